@@ -1,10 +1,10 @@
 //! The property `content_encoding`: compressions, and names that declare no compression.
 
 use crate::text::shorten;
-use std::fmt;
 
 /// A compression of a message's body or of a batch's object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Coding {
     /// RFC 1952.
     Gzip,
@@ -13,6 +13,7 @@ pub enum Coding {
     /// RFC 8878.
     Zstd,
     /// RFC 7932.
+    #[strum(to_string = "br")]
     Brotli,
 }
 
@@ -52,17 +53,6 @@ impl Coding {
     pub fn of_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         [Self::Deflate, Self::Brotli].into_iter().find(|coding| coding.suffix().is_some_and(|end| name.ends_with(end)))
-    }
-}
-
-impl fmt::Display for Coding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gzip => "gzip",
-            Self::Deflate => "deflate",
-            Self::Zstd => "zstd",
-            Self::Brotli => "br",
-        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::text::{self, shorten};
 use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -92,8 +93,7 @@ impl InvalidExpression {
 
 /// Path to the rides in a document: member names joined by dots that lead to their array, for example `data` or
 /// `payload.items`. `[]` after the array leads to the ride within each element: `features[].properties`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, SerializeDisplay, DeserializeFromStr)]
 pub struct RidesAt {
     /// Member names that lead to the array; not empty.
     pub array: Vec<String>,
@@ -130,19 +130,6 @@ impl fmt::Display for RidesAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.array.join("."))?;
         if self.within.is_empty() { Ok(()) } else { write!(f, "[].{}", self.within.join(".")) }
-    }
-}
-
-impl TryFrom<String> for RidesAt {
-    type Error = InvalidExpression;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<RidesAt> for String {
-    fn from(at: RidesAt) -> Self {
-        at.to_string()
     }
 }
 

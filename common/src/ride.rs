@@ -6,6 +6,7 @@ pub use time::{InvalidStatusTime, StatusTime, TIME_FORMS};
 
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use strum::{EnumString, IntoStaticStr};
 
 /// Maximum distance of a ride in miles: forty times around the earth. A larger value means a broken meter, and one such
 /// value would outweigh all others in the fit of a model.
@@ -131,9 +132,10 @@ pub struct Observation {
     pub prcp: i32,
 }
 
-/// Why a ride has no weather.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Why a ride has no weather. `into_str` returns the stable code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum WeatherMissing {
     /// No station lies within `max_station_km`.
     NoStationInReach,
@@ -141,22 +143,16 @@ pub enum WeatherMissing {
     NoObservationOnDate,
 }
 
-impl WeatherMissing {
-    /// Returns the stable code of the reason.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoStationInReach => "no_station_in_reach",
-            Self::NoObservationOnDate => "no_observation_on_date",
-        }
-    }
-}
-
 /// Why a ride was rejected. The codes are stable and part of the contract.
 ///
 /// `missing_*`: the field is absent or null. `invalid_*`: the value does not have the type of the field.
-/// `*_out_of_range`: the number is outside the range of the field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// `*_out_of_range`: the number is outside the range of the field. `into_str` returns the code as written to
+/// `rejected/<batch_id>.ndjson`, `parse` reads it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, EnumString, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)] // The codes are self-explanatory.
 pub enum RejectReason {
     InvalidJson,
@@ -189,89 +185,48 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// Returns the code as written to `rejected/<batch_id>.ndjson`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidJson => "invalid_json",
-            Self::NotAnObject => "not_an_object",
-            Self::MissingStatustime => "missing_statustime",
-            Self::InvalidStatustime => "invalid_statustime",
-            Self::MissingLatitude => "missing_latitude",
-            Self::InvalidLatitude => "invalid_latitude",
-            Self::LatitudeOutOfRange => "latitude_out_of_range",
-            Self::MissingLongitude => "missing_longitude",
-            Self::InvalidLongitude => "invalid_longitude",
-            Self::LongitudeOutOfRange => "longitude_out_of_range",
-            Self::MissingDistance => "missing_distance",
-            Self::InvalidDistance => "invalid_distance",
-            Self::NegativeDistance => "negative_distance",
-            Self::DistanceOutOfRange => "distance_out_of_range",
-            Self::MissingHealthpoints => "missing_healthpoints",
-            Self::InvalidHealthpoints => "invalid_healthpoints",
-            Self::HealthpointsOutOfRange => "healthpoints_out_of_range",
-            Self::MissingMagicpoints => "missing_magicpoints",
-            Self::InvalidMagicpoints => "invalid_magicpoints",
-            Self::MagicpointsOutOfRange => "magicpoints_out_of_range",
-            Self::InvalidFieldservice => "invalid_fieldservice",
-            Self::InvalidName => "invalid_name",
-            Self::InvalidBreed => "invalid_breed",
-            Self::InvalidRideId => "invalid_ride_id",
-            Self::DuplicateRideId => "duplicate_ride_id",
-            Self::DuplicateField => "duplicate_field",
-            Self::RideTooLarge => "ride_too_large",
-        }
-    }
-
-    /// Returns the reason with this code; `None` if it is unknown.
-    pub fn from_code(code: &str) -> Option<Self> {
-        serde_json::from_value(serde_json::Value::from(code)).ok()
-    }
-
     /// Returns what was expected, in words.
     pub fn expected(self) -> &'static str {
-        match self {
-            Self::InvalidJson => "a whole JSON object",
-            Self::NotAnObject => "an object with a ride's fields",
-            Self::MissingStatustime | Self::InvalidStatustime => TIME_FORMS,
-            Self::MissingLatitude | Self::InvalidLatitude | Self::LatitudeOutOfRange => "degrees north from -90 to 90",
-            Self::MissingLongitude | Self::InvalidLongitude | Self::LongitudeOutOfRange => {
-                "degrees east from -180 to 180"
-            }
-            Self::MissingDistance | Self::InvalidDistance | Self::NegativeDistance | Self::DistanceOutOfRange => {
-                "miles from 0 to 1,000,000"
-            }
-            Self::MissingHealthpoints
-            | Self::InvalidHealthpoints
-            | Self::HealthpointsOutOfRange
-            | Self::MissingMagicpoints
-            | Self::InvalidMagicpoints
-            | Self::MagicpointsOutOfRange => "a number from -1,000,000,000 to 1,000,000,000",
-            Self::InvalidFieldservice => "0 or 1, true or false; null, NaN or blank while the label is unknown",
-            Self::InvalidName | Self::InvalidBreed => "a text of at most 256 bytes as JSON",
-            Self::InvalidRideId => "1 to 128 bytes without control characters, or a whole number",
-            Self::DuplicateRideId => "each ride_id once in a batch",
-            Self::DuplicateField => "each field once",
-            Self::RideTooLarge => "at most 64 KiB of JSON",
-        }
+        self.field_and_expected().1
     }
 
     /// Returns the invalid field; `None` if the reason concerns the ride as a whole.
     pub fn field(self) -> Option<&'static str> {
-        Some(match self {
-            Self::InvalidJson | Self::NotAnObject | Self::DuplicateField | Self::RideTooLarge => return None,
-            Self::MissingStatustime | Self::InvalidStatustime => "statustime",
-            Self::MissingLatitude | Self::InvalidLatitude | Self::LatitudeOutOfRange => "latitude",
-            Self::MissingLongitude | Self::InvalidLongitude | Self::LongitudeOutOfRange => "longitude",
-            Self::MissingDistance | Self::InvalidDistance | Self::NegativeDistance | Self::DistanceOutOfRange => {
-                "distance"
+        self.field_and_expected().0
+    }
+
+    fn field_and_expected(self) -> (Option<&'static str>, &'static str) {
+        const POINTS: &str = "a number from -1,000,000,000 to 1,000,000,000";
+        const SHORT_TEXT: &str = "a text of at most 256 bytes as JSON";
+        match self {
+            Self::InvalidJson => (None, "a whole JSON object"),
+            Self::NotAnObject => (None, "an object with a ride's fields"),
+            Self::DuplicateField => (None, "each field once"),
+            Self::RideTooLarge => (None, "at most 64 KiB of JSON"),
+            Self::MissingStatustime | Self::InvalidStatustime => (Some("statustime"), TIME_FORMS),
+            Self::MissingLatitude | Self::InvalidLatitude | Self::LatitudeOutOfRange => {
+                (Some("latitude"), "degrees north from -90 to 90")
             }
-            Self::MissingHealthpoints | Self::InvalidHealthpoints | Self::HealthpointsOutOfRange => "healthpoints",
-            Self::MissingMagicpoints | Self::InvalidMagicpoints | Self::MagicpointsOutOfRange => "magicpoints",
-            Self::InvalidFieldservice => "fieldservice",
-            Self::InvalidName => "name",
-            Self::InvalidBreed => "breed",
-            Self::InvalidRideId | Self::DuplicateRideId => "ride_id",
-        })
+            Self::MissingLongitude | Self::InvalidLongitude | Self::LongitudeOutOfRange => {
+                (Some("longitude"), "degrees east from -180 to 180")
+            }
+            Self::MissingDistance | Self::InvalidDistance | Self::NegativeDistance | Self::DistanceOutOfRange => {
+                (Some("distance"), "miles from 0 to 1,000,000")
+            }
+            Self::MissingHealthpoints | Self::InvalidHealthpoints | Self::HealthpointsOutOfRange => {
+                (Some("healthpoints"), POINTS)
+            }
+            Self::MissingMagicpoints | Self::InvalidMagicpoints | Self::MagicpointsOutOfRange => {
+                (Some("magicpoints"), POINTS)
+            }
+            Self::InvalidFieldservice => {
+                (Some("fieldservice"), "0 or 1, true or false; null, NaN or blank while the label is unknown")
+            }
+            Self::InvalidName => (Some("name"), SHORT_TEXT),
+            Self::InvalidBreed => (Some("breed"), SHORT_TEXT),
+            Self::InvalidRideId => (Some("ride_id"), "1 to 128 bytes without control characters, or a whole number"),
+            Self::DuplicateRideId => (Some("ride_id"), "each ride_id once in a batch"),
+        }
     }
 }
 

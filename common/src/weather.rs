@@ -1,14 +1,15 @@
 //! The check for possible weather, for training, scoring and lookups.
 
-use std::{fmt, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 /// Possible temperatures, tenths of °C. The extremes ever measured are −89.2 °C and 56.7 °C.
 pub const TEMPERATURE_TENTHS: RangeInclusive<f64> = -1000.0..=700.0;
 /// Possible precipitation of one day, tenths of mm. The most ever measured is 1,825 mm.
 pub const PRECIPITATION_TENTHS: RangeInclusive<f64> = 0.0..=20_000.0;
 
-/// Why the weather of a day is impossible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Why the weather of a day is impossible. `into_str` and `Display` give the stable code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum Impossible {
     /// The lowest temperature of the day is above the highest.
     TminAboveTmax,
@@ -21,16 +22,6 @@ pub enum Impossible {
 }
 
 impl Impossible {
-    /// Returns the stable code.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TminAboveTmax => "tmin_above_tmax",
-            Self::TminOutOfRange => "tmin_out_of_range",
-            Self::TmaxOutOfRange => "tmax_out_of_range",
-            Self::PrcpOutOfRange => "prcp_out_of_range",
-        }
-    }
-
     /// Returns the feature that is reported as invalid.
     pub fn feature(self) -> &'static str {
         match self {
@@ -47,12 +38,6 @@ impl Impossible {
             Self::TminOutOfRange | Self::TmaxOutOfRange => "a temperature from -100 °C to 70 °C",
             Self::PrcpOutOfRange => "precipitation from 0 to 2,000 mm a day",
         }
-    }
-}
-
-impl fmt::Display for Impossible {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -132,10 +132,7 @@ impl BatchLog {
 
     /// Returns the newest entry, starting from entry `known`, which exists or is 0.
     async fn last_from(&self, known: u64) -> Result<u64, Failure> {
-        let last = match self.entry_exists(known + 1).await? {
-            true => self.search(known + 1).await?,
-            false => known,
-        };
+        let last = if self.entry_exists(known + 1).await? { self.search(known + 1).await? } else { known };
         self.seen.fetch_max(last, SeqCst);
         Ok(last)
     }

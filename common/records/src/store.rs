@@ -87,10 +87,7 @@ pub fn open_swept(settings: &StoreSettings) -> anyhow::Result<Store> {
 /// # Errors
 /// As for [`open`].
 pub fn open_existing(settings: &StoreSettings) -> anyhow::Result<Option<Store>> {
-    match std::path::Path::new(folder(settings)?).exists() {
-        true => opened(settings).map(Some),
-        false => Ok(None),
-    }
+    if std::path::Path::new(folder(settings)?).exists() { opened(settings).map(Some) } else { Ok(None) }
 }
 
 /// Restricts the umask of this process: its user can write new files, its group can read them, others have no access

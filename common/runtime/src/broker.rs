@@ -6,7 +6,10 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{envelope::Properties, exchange, outcome::Outgoing};
-use futures::stream::{self, Stream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::sync::watch;
 
 /// Maximum size of a body in bytes; the limit of RabbitMQ since 4.0.
@@ -96,11 +99,12 @@ pub trait Browser: Send {
 }
 
 /// Returns the deliveries of a consumer as a stream, which ends after the first error.
-pub fn deliveries(consumer: Box<dyn Consumer>) -> impl Stream<Item = Result<Delivery, BrokerError>> {
-    stream::try_unfold(consumer, |mut consumer| async {
+pub fn deliveries(consumer: Box<dyn Consumer>) -> BoxStream<'static, Result<Delivery, BrokerError>> {
+    let deliveries = stream::try_unfold(consumer, |mut consumer| async {
         let delivery = consumer.next().await?;
         Ok(Some((delivery, consumer)))
-    })
+    });
+    deliveries.boxed()
 }
 
 /// Settles one delivery. If it is dropped without settling, the message stays unacknowledged, and the broker delivers

@@ -11,10 +11,11 @@ use common::{
     outcome::{Failure, Outgoing},
     topology::{process_of, queue},
 };
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -59,10 +60,6 @@ pub enum ClientError {
 
 type Waiting = Mutex<HashMap<String, oneshot::Sender<bytes::Bytes>>>;
 
-fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, oneshot::Sender<bytes::Bytes>>> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A pending request; it is forgotten when its caller stops waiting.
 struct Pending<'a> {
     waiting: &'a Waiting,
@@ -71,7 +68,7 @@ struct Pending<'a> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        lock(self.waiting).remove(&self.id);
+        self.waiting.lock().remove(&self.id);
     }
 }
 
@@ -101,7 +98,7 @@ impl Client {
         let replies = tokio::spawn(async move {
             while let Ok(delivery) = consumer.next().await {
                 let id = delivery.properties.correlation_id.unwrap_or_default();
-                let pending = lock(&waiting_in_task).remove(&id);
+                let pending = waiting_in_task.lock().remove(&id);
                 // The caller may have stopped waiting at this moment.
                 if pending.is_none_or(|answer| answer.send(delivery.body).is_err()) {
                     late.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +106,7 @@ impl Client {
                 }
             }
             // No further answer can arrive: all pending requests fail now.
-            lock(&waiting_in_task).clear();
+            waiting_in_task.lock().clear();
         });
         let app_id = format!("{name}/{}", env!("CARGO_PKG_VERSION"));
         Ok(Self { connection, publisher, app_id, reply_to, waiting, late_answers, replies })
@@ -172,7 +169,7 @@ impl Client {
         outgoing.properties.app_id = Some(self.app_id.clone());
         outgoing.properties.set_text(TRACEPARENT, TraceContext::new().to_string());
         let (sender, answer) = oneshot::channel();
-        lock(&self.waiting).insert(id.clone(), sender);
+        self.waiting.lock().insert(id.clone(), sender);
         let _pending = Pending { waiting: &self.waiting, id };
         let exchange = async {
             self.publisher.publish(outgoing).await?;

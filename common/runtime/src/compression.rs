@@ -99,37 +99,14 @@ pub async fn decompress<E: From<BadCompression>>(
     let mut rest = body;
     loop {
         let read = match coding {
-            Coding::Gzip => {
-                let mut decoder = GzipDecoder::new(rest);
-                let read = sink.fill(&mut decoder).await;
-                rest = decoder.into_inner();
-                read
-            }
-            Coding::Deflate if is_zlib(rest) => {
-                let mut decoder = ZlibDecoder::new(rest);
-                let read = sink.fill(&mut decoder).await;
-                rest = decoder.into_inner();
-                read
-            }
-            Coding::Deflate => {
-                let mut decoder = DeflateDecoder::new(rest);
-                let read = sink.fill(&mut decoder).await;
-                rest = decoder.into_inner();
-                read
-            }
+            Coding::Gzip => sink.fill(GzipDecoder::new(&mut rest)).await,
+            Coding::Deflate if is_zlib(rest) => sink.fill(ZlibDecoder::new(&mut rest)).await,
+            Coding::Deflate => sink.fill(DeflateDecoder::new(&mut rest)).await,
             Coding::Zstd => {
                 let window = DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX);
-                let mut decoder = ZstdDecoder::with_params(rest, &[window]);
-                let read = sink.fill(&mut decoder).await;
-                rest = decoder.into_inner();
-                read
+                sink.fill(ZstdDecoder::with_params(&mut rest, &[window])).await
             }
-            Coding::Brotli => {
-                let mut decoder = BrotliDecoder::new(rest);
-                let read = sink.fill(&mut decoder).await;
-                rest = decoder.into_inner();
-                read
-            }
+            Coding::Brotli => sink.fill(BrotliDecoder::new(&mut rest)).await,
         };
         match read {
             Ok(()) => {}
@@ -185,7 +162,7 @@ struct Sink<R> {
 }
 
 impl<E: From<BadCompression>, R: FnMut(usize) -> Result<(), E>> Sink<R> {
-    async fn fill(&mut self, decoder: &mut (impl AsyncRead + Unpin)) -> Result<(), Stopped<E>> {
+    async fn fill(&mut self, mut decoder: impl AsyncRead + Unpin) -> Result<(), Stopped<E>> {
         loop {
             if self.bytes.len() == self.bytes.capacity() {
                 // One byte beyond the limit, to distinguish a body that is too large from one that just fits.
@@ -194,7 +171,7 @@ impl<E: From<BadCompression>, R: FnMut(usize) -> Result<(), E>> Sink<R> {
                 self.bytes.reserve_exact(capacity - self.bytes.len());
             }
             let room = (self.bytes.capacity() - self.bytes.len()).min(PIECE_BYTES);
-            let read = decoder.take(room as u64).read_buf(&mut self.bytes).await.map_err(Stopped::Broken)?;
+            let read = (&mut decoder).take(room as u64).read_buf(&mut self.bytes).await.map_err(Stopped::Broken)?;
             if read == 0 {
                 return Ok(());
             }

@@ -42,7 +42,7 @@ impl MemoryBroker {
     /// Returns the numbers of unfinished messages by queue of the fleet: ready, waiting in a retry queue, delivered and
     /// unacknowledged, or waiting for room in a full dead-letter queue. Omits queues without any.
     pub fn unfinished(&self) -> BTreeMap<String, Unfinished> {
-        let state = self.shared.state();
+        let state = self.shared.state.lock();
         let mut all: BTreeMap<String, Unfinished> = BTreeMap::new();
         let ready = state.queues.iter().map(|(name, queue)| (name, queue.ready.len() as u64, queue.bytes));
         let held = state.unacked.values().map(|held| (&held.queue, 1, held.message.body.len()));

@@ -58,10 +58,7 @@ pub fn reply_address(request: &Properties) -> Result<&str, Failure> {
 /// # Errors
 /// Fails permanently with [`FOREIGN_REPLY_TO`].
 pub fn check_answer(exchange: &str, routing_key: &str) -> Result<(), Failure> {
-    match exchange.is_empty() && !is_reply_address(routing_key) {
-        true => Err(foreign(routing_key)),
-        false => Ok(()),
-    }
+    if exchange.is_empty() && !is_reply_address(routing_key) { Err(foreign(routing_key)) } else { Ok(()) }
 }
 
 fn foreign(name: &str) -> Failure {

@@ -11,6 +11,7 @@ pub use notebook::{Describe, Export, ExportFormat, Selection};
 pub use operator::{DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay};
 pub use reading::ReadingOptions;
 use runtime::config::parse_override;
+use serde::Serialize;
 use std::{net::SocketAddr, path::PathBuf};
 
 const EXAMPLES: &str = "\
@@ -295,7 +296,8 @@ pub struct NewKey {
 }
 
 /// What a key allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KeyScope {
     /// Scoring and reading
     Read,

@@ -12,5 +12,5 @@ mod rides;
 mod weather;
 
 pub(crate) use command::generate;
-pub use rides::{DocumentForm, RidesOptions, SyntheticRide, TRUTH, Truth, Value, rides, write_rides};
+pub use rides::{RidesOptions, SyntheticRide, TRUTH, Truth, Value, rides, write_rides};
 pub use weather::{WeatherOptions, write_weather};

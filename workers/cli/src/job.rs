@@ -36,4 +36,5 @@ pub(crate) use follow::Follower;
 pub(crate) use ingest::{follow_to_the_end, ingest, print_submitted};
 pub(crate) use options::{FollowOptions, Goal};
 pub(crate) use outcome::Submission;
+pub(crate) use report::warning_in_words;
 pub(crate) use run::run;

@@ -6,6 +6,7 @@
 use crate::session::{Failed, Session};
 use anyhow::{Context, anyhow};
 use common::text::is_printable;
+use serde::Serialize;
 use std::{
     borrow::Cow,
     fmt,
@@ -63,6 +64,30 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         or_end(io::stdout().flush())
     }
+}
+
+/// Wraps a text at blanks into lines of at most `width` characters.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Prints a document as JSON, for people to read as well.
+///
+/// # Errors
+/// Fails if it cannot be written as JSON.
+pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failed> {
+    println!("{}", serde_json::to_string_pretty(document)?);
+    Ok(())
 }
 
 /// Checks that a question can be asked. `effect` describes what the command would do.

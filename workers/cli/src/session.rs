@@ -1,6 +1,7 @@
 //! What every command needs: its settings, the store, the broker, and the ways in which it fails.
 
 use crate::arguments::{Command, Shared};
+use anyhow::anyhow;
 use gateway::settings::Auth;
 use jiff::Timestamp;
 use records::{Store, StoreSettings, store};
@@ -72,6 +73,11 @@ impl Session {
     /// Opens the store for a command that only reads: does not create a missing one.
     pub(crate) fn store_if_there(&self) -> Result<Option<Store>, Failed> {
         store::open_existing(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+    }
+
+    /// Opens the store for a command that only reads, and fails if there is none.
+    pub(crate) fn existing_store(&self) -> Result<Store, Failed> {
+        self.store_if_there()?.ok_or(Failed::Broken(anyhow!(self.no_store()?)))
     }
 
     /// Returns the message that there is no store, with the option that names one.

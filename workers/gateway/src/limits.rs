@@ -1,21 +1,24 @@
 //! Limits on concurrency, time and rates, as `/metrics` shows them: each limit, its current use, and how often it refused
 //! something.
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use std::{
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
+use strum::IntoEnumIterator;
 
 /// Interval between two log lines about the same limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// A limit. Its name is the label `limit` in `/metrics`; the unit comes last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A limit. `into_str` returns the label `limit` in `/metrics`; the unit comes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum Limit {
     /// Connections to `gateway.bind`.
     Connections,
@@ -26,56 +29,26 @@ pub(crate) enum Limit {
     /// Open file descriptors of the process.
     Descriptors,
     /// Time until a connection has sent the head of its first request.
+    #[strum(serialize = "head_seconds")]
     Head,
     /// Time in which a client must read something of its answer.
+    #[strum(serialize = "write_seconds")]
     Write,
     /// Requests in progress.
     Requests,
     /// Requests in progress with one API key.
     RequestsPerKey,
     /// Memory of all request bodies.
+    #[strum(serialize = "bodies_kibibytes")]
     Bodies,
     /// Uploads in progress.
     Uploads,
     /// Lowest rate of an upload.
+    #[strum(serialize = "upload_bytes_per_second")]
     UploadRate,
     /// Time until an upload is complete.
+    #[strum(serialize = "upload_seconds")]
     UploadTime,
-}
-
-impl Limit {
-    const ALL: [Self; 12] = [
-        Self::Connections,
-        Self::ConnectionsPerPeer,
-        Self::OpsConnections,
-        Self::Descriptors,
-        Self::Head,
-        Self::Write,
-        Self::Requests,
-        Self::RequestsPerKey,
-        Self::Bodies,
-        Self::Uploads,
-        Self::UploadRate,
-        Self::UploadTime,
-    ];
-
-    /// Returns the label in `/metrics`.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::ConnectionsPerPeer => "connections_per_peer",
-            Self::OpsConnections => "ops_connections",
-            Self::Descriptors => "descriptors",
-            Self::Head => "head_seconds",
-            Self::Write => "write_seconds",
-            Self::Requests => "requests",
-            Self::RequestsPerKey => "requests_per_key",
-            Self::Bodies => "bodies_kibibytes",
-            Self::Uploads => "uploads",
-            Self::UploadRate => "upload_bytes_per_second",
-            Self::UploadTime => "upload_seconds",
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,27 +77,27 @@ impl LimitMetrics {
             "Requests, connections and uploads refused or ended because of each limit",
             of.refusals.clone(),
         );
-        for limit in Limit::ALL {
+        for limit in Limit::iter() {
             // No alert can use a counter that is absent until the first refusal.
-            drop(of.refusals.get_or_create(&LimitLabel { limit: limit.name() }));
+            drop(of.refusals.get_or_create(&LimitLabel { limit: limit.into_str() }));
         }
         of
     }
 
     /// Counts one refusal.
     pub(crate) fn refused(&self, limit: Limit) {
-        self.refusals.get_or_create(&LimitLabel { limit: limit.name() }).inc();
+        self.refusals.get_or_create(&LimitLabel { limit: limit.into_str() }).inc();
     }
 
     /// Returns the number of refusals.
     #[cfg(test)]
     pub(crate) fn refusals(&self, limit: Limit) -> u64 {
-        self.refusals.get_or_create(&LimitLabel { limit: limit.name() }).get()
+        self.refusals.get_or_create(&LimitLabel { limit: limit.into_str() }).get()
     }
 
     /// Sets a limit and its current use; `None` if nothing uses it, or its use is unknown.
     pub(crate) fn show(&self, limit: Limit, value: f64, used: Option<f64>) {
-        let label = LimitLabel { limit: limit.name() };
+        let label = LimitLabel { limit: limit.into_str() };
         self.limit.get_or_create(&label).set(value);
         match used {
             Some(used) => drop(self.used.get_or_create(&label).set(used)),
@@ -140,7 +113,7 @@ pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 impl LogThrottle {
     /// Counts one event. Returns the number of events since the last line if the next line is due.
     pub(crate) fn due(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let (last, count) = &mut *state;
         *count += 1;
         if last.is_some_and(|last| now.duration_since(last) < LOG_EVERY) {

@@ -2,15 +2,13 @@
 
 use crate::limits::LimitMetrics;
 use common::served::{Drift, Fallbacks, Tally};
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+    registry::{Metric, Registry},
 };
-use std::{
-    sync::{Mutex, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 type Number = Gauge<f64, AtomicU64>;
 
@@ -92,21 +90,13 @@ impl ServingMetrics {
             format!("Rides that champion and challenger both scored {days}"),
             of.shadow_rides.clone(),
         );
-        registry.register(
-            "shadow_difference",
-            "Mean of the challenger's probability minus the champion's",
-            of.shadow_difference.clone(),
-        );
-        registry.register(
-            "shadow_absolute_difference",
-            "Mean absolute difference of challenger and champion",
-            of.shadow_absolute.clone(),
-        );
-        registry.register(
-            "shadow_largest_difference",
-            "Largest absolute difference of challenger and champion",
-            of.shadow_largest.clone(),
-        );
+        for (name, help, family) in [
+            ("difference", "Mean of the challenger's probability minus the champion's", &of.shadow_difference),
+            ("absolute_difference", "Mean absolute difference of challenger and champion", &of.shadow_absolute),
+            ("largest_difference", "Largest absolute difference of challenger and champion", &of.shadow_largest),
+        ] {
+            registry.register(format!("shadow_{name}"), help, family.clone());
+        }
         for (name, help, gauge) in [
             ("breed_cache_hits", "Lookups of a breed model that found it in memory", &of.breed_hits),
             ("breed_cache_misses", "Lookups of a breed model that did not find it in memory", &of.breed_misses),
@@ -115,18 +105,20 @@ impl ServingMetrics {
         ] {
             registry.register(name, format!("{help} {days}"), gauge.clone());
         }
-        registry.register(
-            "breed_load_mean_seconds",
-            format!("Mean time to read a breed model {days}"),
-            of.breed_load_mean_s.clone(),
-        );
-        registry.register(
-            "breed_load_longest_seconds",
-            format!("Longest time to read a breed model {days}"),
-            of.breed_load_longest_s.clone(),
-        );
+        for (name, help, seconds) in [
+            ("breed_load_mean_seconds", "Mean time to read a breed model", &of.breed_load_mean_s),
+            ("breed_load_longest_seconds", "Longest time to read a breed model", &of.breed_load_longest_s),
+        ] {
+            registry.register(name, format!("{help} {days}"), seconds.clone());
+        }
         of
     }
+}
+
+/// Registers a metric and returns it.
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 fn whole(value: u64) -> i64 {
@@ -158,49 +150,34 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("wildrydes_gateway");
-        let requests = Family::default();
-        registry.register("http_requests", "Requests answered", requests.clone());
+        let all = &mut registry;
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-        registry.register("http_request_duration_seconds", "Time until the head of the answer", seconds.clone());
-        let in_flight = Gauge::default();
-        registry.register("http_requests_in_flight", "Requests in progress", in_flight.clone());
-        let rides_per_message = Histogram::new(RIDES);
-        registry.register("rides_per_message", "Rides in one message to a scorer", rides_per_message.clone());
-        let (messages, rides) = (Counter::default(), Counter::default());
-        registry.register("score_messages", "Score requests sent over the queue", messages.clone());
-        registry.register("rides_sent", "Rides sent to be scored", rides.clone());
-        let late_answers = Gauge::default();
-        registry.register(
-            "late_answers",
-            "Answers that arrived after their deadline and were dropped",
-            late_answers.clone(),
-        );
-        let uploaded_bytes = Counter::default();
-        registry.register("uploaded_bytes", "Bytes of uploaded batches", uploaded_bytes.clone());
-        let broker_up = Gauge::default();
-        registry.register("broker_up", "1 while the broker accepts messages", broker_up.clone());
-        let (ready, consumers, dead) = (Family::default(), Family::default(), Family::default());
-        registry.register("queue_ready", "Messages waiting in a queue", ready.clone());
-        registry.register("queue_consumers", "Consumers of a queue", consumers.clone());
-        registry.register("queue_dead", "Dead letters of a queue", dead.clone());
-        let served = ServingMetrics::new(&mut registry);
-        let limits = LimitMetrics::new(&mut registry);
         Self {
+            requests: registered(all, "http_requests", "Requests answered", Family::default()),
+            seconds: registered(all, "http_request_duration_seconds", "Time until the head of the answer", seconds),
+            in_flight: registered(all, "http_requests_in_flight", "Requests in progress", Gauge::default()),
+            rides_per_message: registered(
+                all,
+                "rides_per_message",
+                "Rides in one message to a scorer",
+                Histogram::new(RIDES),
+            ),
+            messages: registered(all, "score_messages", "Score requests sent over the queue", Counter::default()),
+            rides: registered(all, "rides_sent", "Rides sent to be scored", Counter::default()),
+            late_answers: registered(
+                all,
+                "late_answers",
+                "Answers that arrived after their deadline and were dropped",
+                Gauge::default(),
+            ),
+            uploaded_bytes: registered(all, "uploaded_bytes", "Bytes of uploaded batches", Counter::default()),
+            broker_up: registered(all, "broker_up", "1 while the broker accepts messages", Gauge::default()),
+            ready: registered(all, "queue_ready", "Messages waiting in a queue", Family::default()),
+            consumers: registered(all, "queue_consumers", "Consumers of a queue", Family::default()),
+            dead: registered(all, "queue_dead", "Dead letters of a queue", Family::default()),
+            served: ServingMetrics::new(all),
+            limits: LimitMetrics::new(all),
             registry,
-            requests,
-            seconds,
-            in_flight,
-            rides_per_message,
-            messages,
-            rides,
-            late_answers,
-            uploaded_bytes,
-            broker_up,
-            ready,
-            consumers,
-            dead,
-            served,
-            limits,
             last: Mutex::new((0, tokio::time::Instant::now())),
             answered: std::sync::atomic::AtomicU64::new(0),
         }
@@ -245,7 +222,7 @@ impl Metrics {
     /// Sets the state of the broker and the number of late answers.
     pub(crate) fn link(&self, up: bool, late_answers: u64) {
         self.broker_up.set(i64::from(up));
-        self.late_answers.set(i64::try_from(late_answers).unwrap_or(i64::MAX));
+        self.late_answers.set(whole(late_answers));
     }
 
     /// Sets the metrics of a queue.
@@ -302,7 +279,7 @@ impl Metrics {
     /// Returns the answered requests per second since the last call.
     pub(crate) fn requests_per_second(&self) -> f64 {
         let (answered, now) = (self.answered.load(std::sync::atomic::Ordering::Relaxed), tokio::time::Instant::now());
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.last.lock();
         let (before, at) = std::mem::replace(&mut *last, (answered, now));
         let seconds = now.duration_since(at).as_secs_f64();
         if seconds > 0.0 { (answered - before) as f64 / seconds } else { 0.0 }

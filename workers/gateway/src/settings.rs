@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The gateway's addresses, keys and limits.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -17,7 +18,6 @@ pub struct Settings {
     pub bind: String,
     /// IP address and port of a second listener, which serves only `/healthz`, `/readyz` and `/metrics`. It uses no TLS, needs no
     /// key and accepts every host name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ops_bind: Option<String>,
     /// Host names and addresses that requests may name in the header Host; requests for others get 421. If empty: with
     /// [`Auth::Off`] `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment
@@ -29,10 +29,8 @@ pub struct Settings {
     /// The valid keys.
     pub keys: Vec<Key>,
     /// File with the certificate chain in PEM. If set, the gateway serves HTTPS instead of HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert_file: Option<String>,
     /// File with the private key of the certificate in PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key_file: Option<String>,
     /// Model family that `/v2/models/…` and the page show.
     pub model: String,
@@ -99,23 +97,14 @@ pub struct Key {
 }
 
 /// What a key permits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Scope {
     /// Requesting scores, and reading everything.
     Read,
     /// Submitting batches.
     Write,
-}
-
-impl Scope {
-    /// Returns the name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
 }
 
 impl Default for Settings {
@@ -188,89 +177,48 @@ fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 impl config::Settings for Settings {
     const SECTION: &'static str = GATEWAY.section;
     const REFERENCE: &'static [Entry] = &[
-        text("bind", "address:port", "where to listen; port 0 takes a free one"),
-        text(
-            "ops_bind",
-            "address:port",
-            "where to serve only /healthz, /readyz and /metrics, for probes and Prometheus",
+        text("bind", "address:port").means("where to listen; port 0 takes a free one"),
+        text("ops_bind", "address:port")
+            .means("where to serve only /healthz, /readyz and /metrics, for probes and Prometheus"),
+        entry("hosts", Kind::List, "host names").means(
+            "hosts that requests may name, others get 421; if empty, with auth = \"off\": localhost, loopback \
+            addresses and that of bind; with keys: all",
         ),
-        entry(
-            "hosts",
-            Kind::List,
-            "host names",
-            "hosts that requests may name, others get 421; if empty, with auth = \"off\": localhost, loopback addresses and that of bind; with keys: all",
+        text("auth", "keys | off")
+            .means("whether requests need a key; off: every client that can reach the port may do everything"),
+        entry("keys", Kind::List, "tables")
+            .means("[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one"),
+        text("tls_cert_file", "path")
+            .means("certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
+        text("tls_key_file", "path").means("private key of the certificate in PEM; together with tls_cert_file"),
+        text("model", "name").means("model family that /v2/models and the page show"),
+        number("deadline_ms", "milliseconds", 10..=600_000).means("how long a request may take, except uploads"),
+        number("stall_ms", "milliseconds", 100..=600_000).means("how long a client may pause while it sends a body"),
+        number("upload_bytes_max", "bytes", 1..=1 << 40).means("maximum size of an upload"),
+        number("uploads_max", "uploads", 1..=1_000).means(
+            "maximum written at the same time, shared between keys or peers; a new one replaces a slow one, or \
+            gets 503",
         ),
-        text(
-            "auth",
-            "keys | off",
-            "whether requests need a key; off: every client that can reach the port may do everything",
-        ),
-        entry(
-            "keys",
-            Kind::List,
-            "tables",
-            "[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one",
-        ),
-        text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
-        text("tls_key_file", "path", "private key of the certificate in PEM; together with tls_cert_file"),
-        text("model", "name", "model family that /v2/models and the page show"),
-        number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, except uploads"),
-        number("stall_ms", "milliseconds", 100, 600_000, "how long a client may pause while it sends a body"),
-        number("upload_bytes_max", "bytes", 1, 1 << 40, "maximum size of an upload"),
-        number(
-            "uploads_max",
-            "uploads",
-            1,
-            1_000,
-            "maximum written at the same time, shared between keys or peers; a new one replaces a slow one, or gets 503",
-        ),
-        number(
-            "upload_bytes_per_second_min",
-            "bytes per second",
-            1,
-            1 << 30,
-            "lowest rate of an upload; one that falls behind it by stall_ms is ended with 408",
-        ),
-        number("upload_ms_max", "milliseconds", 1_000, 604_800_000, "how long an upload may take"),
-        number(
-            "body_bytes_max",
-            "bytes",
-            1_024,
-            64 << 20,
-            "maximum size of any other body, as received and decompressed",
-        ),
-        number("requests_max", "requests", 1, 1_000_000, "maximum in progress at the same time; more get 503"),
-        number(
-            "requests_per_key_max",
-            "requests",
-            1,
-            1_000_000,
-            "maximum in progress with one key at the same time; more get 429",
-        ),
-        number(
-            "connections_max",
-            "connections",
-            1,
-            1_000_000,
-            "maximum open at the same time; at the limit, a new one replaces one without a request",
-        ),
-        number("connections_per_peer_max", "connections", 1, 1_000_000, "maximum per peer address, for IPv6 per /64"),
-        number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may read nothing of its answer"),
-        number(
-            "rides_max",
-            "rides",
-            1,
-            SCORE_RIDES_MAX as u64,
-            "maximum in one request; no more than scorer.rides_max",
-        ),
-        number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum in a message of several requests"),
-        number(
-            "coalesce_wait_us",
-            "microseconds",
-            0,
-            1_000_000,
-            "how long a request waits for others to share its message",
-        ),
+        number("upload_bytes_per_second_min", "bytes per second", 1..=1 << 30)
+            .means("lowest rate of an upload; one that falls behind it by stall_ms is ended with 408"),
+        number("upload_ms_max", "milliseconds", 1_000..=604_800_000).means("how long an upload may take"),
+        number("body_bytes_max", "bytes", 1_024..=64 << 20)
+            .means("maximum size of any other body, as received and decompressed"),
+        number("requests_max", "requests", 1..=1_000_000).means("maximum in progress at the same time; more get 503"),
+        number("requests_per_key_max", "requests", 1..=1_000_000)
+            .means("maximum in progress with one key at the same time; more get 429"),
+        number("connections_max", "connections", 1..=1_000_000)
+            .means("maximum open at the same time; at the limit, a new one replaces one without a request"),
+        number("connections_per_peer_max", "connections", 1..=1_000_000)
+            .means("maximum per peer address, for IPv6 per /64"),
+        number("write_timeout_ms", "milliseconds", 100..=600_000)
+            .means("how long a client may read nothing of its answer"),
+        number("rides_max", "rides", 1..=SCORE_RIDES_MAX as u64)
+            .means("maximum in one request; no more than scorer.rides_max"),
+        number("coalesce_rides_max", "rides", 1..=SCORE_RIDES_MAX as u64)
+            .means("maximum in a message of several requests"),
+        number("coalesce_wait_us", "microseconds", 0..=1_000_000)
+            .means("how long a request waits for others to share its message"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
@@ -303,8 +251,7 @@ impl config::Settings for Settings {
         if self.tls_cert_file.is_some() != self.tls_key_file.is_some() {
             return Err(Problem::new("tls_key_file", "only one of two", "tls_cert_file and tls_key_file, or neither"));
         }
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if self.model.is_empty() || !self.model.chars().all(is_name) {
+        if !layout::is_model_name(&self.model) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
         Ok(())

@@ -136,10 +136,7 @@ pub struct Announced(Option<(Option<String>, Rank)>);
 impl Announced {
     /// Returns whether the message of this rank must announce the manifest of this version (its etag).
     pub fn must_announce(&self, version: Option<&str>, rank: Rank) -> bool {
-        match &self.0 {
-            Some((announced, by)) => announced.as_deref() != version || rank <= *by,
-            None => true,
-        }
+        self.0.as_ref().is_none_or(|(announced, by)| announced.as_deref() != version || rank <= *by)
     }
 
     /// Records that the message of this rank announces.

@@ -75,7 +75,7 @@ impl Statistics {
                     total.trainable += labelled;
                     add(&mut total.stations, &observation.groundstation, 1);
                 }
-                Weather::Missing(reason) => add(&mut total.without_weather, reason.as_str(), 1),
+                Weather::Missing(reason) => add(&mut total.without_weather, reason.into(), 1),
             }
         }
         total

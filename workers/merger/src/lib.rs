@@ -41,6 +41,7 @@ use common::{
     topology::process::MERGER,
 };
 use object_store::ObjectMeta;
+use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
 use records::{Store, datasets, layout, staging, store};
 use runtime::Worker;
@@ -48,7 +49,7 @@ use std::{
     convert::Infallible,
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
@@ -148,12 +149,8 @@ struct Round {
 }
 
 impl Batch {
-    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn reset_arrivals(&self) {
-        *self.arrivals() = Arrivals::default();
+        *self.arrivals.lock() = Arrivals::default();
     }
 }
 
@@ -166,8 +163,8 @@ impl Worker for Merger {
         let key = layout::splitting(input.batch(), input.split_id());
         let batch = self.batch(&key);
         let outcome = self.process(&batch, &input).await;
-        let arrivals_bytes = batch.arrivals().bytes();
-        self.batches().insert(key, Known { batch, arrivals_bytes });
+        let arrivals_bytes = batch.arrivals.lock().bytes();
+        self.batches.lock().insert(key, Known { batch, arrivals_bytes });
         outcome
     }
 
@@ -184,14 +181,10 @@ impl Merger {
         Self { settings, store, batches, joining: tokio::sync::Mutex::default() }
     }
 
-    fn batches(&self) -> MutexGuard<'_, Cache<String, Known, Bytes>> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the state of a splitting, which handlers share while it is in memory.
     fn batch(&self, key: &str) -> Arc<Batch> {
         let new = Known::default();
-        let mut batches = self.batches();
+        let mut batches = self.batches.lock();
         let Ok(known) = batches.get_or_insert_with(key, || Ok::<_, Infallible>(new.clone()));
         Arc::clone(&known.unwrap_or(&new).batch)
     }
@@ -215,7 +208,7 @@ impl Merger {
     async fn stage(&self, batch: &Batch, input: &MergerIn) -> Result<(), Failure> {
         match input {
             MergerIn::Chunk(chunk) => {
-                let chunks = batch.arrivals().split().map_or(u32::MAX, |split| split.chunks);
+                let chunks = batch.arrivals.lock().split().map_or(u32::MAX, |split| split.chunks);
                 if chunk.chunk >= chunks {
                     let why = format!(
                         "batch {} has {chunks} chunks, counted from 0; this is {}",
@@ -224,11 +217,11 @@ impl Merger {
                     return Err(Failure::permanent("chunk_beyond_split", why));
                 }
                 dataset::stage_chunk(&self.store, chunk).await?;
-                batch.arrivals().insert(chunk.chunk);
+                batch.arrivals.lock().insert(chunk.chunk);
             }
             MergerIn::Split(split) => {
                 dataset::stage_split(&self.store, split).await?;
-                batch.arrivals().insert_split(split.clone());
+                batch.arrivals.lock().insert_split(split.clone());
             }
         }
         Ok(())
@@ -264,16 +257,16 @@ impl Merger {
         let (batch_id, split_id) = (input.batch(), input.split_id());
         let mut width = 1;
         loop {
-            let probe = batch.arrivals().probe(width);
+            let probe = batch.arrivals.lock().probe(width);
             match probe {
                 Probe::Complete(split) => return Ok(Some(split)),
                 Probe::Split => match store::read_json(&self.store, &layout::staged_split(batch_id, split_id)).await? {
-                    Some(split) => batch.arrivals().insert_split(split),
+                    Some(split) => batch.arrivals.lock().insert_split(split),
                     None => return Ok(None),
                 },
                 Probe::Chunks(chunks) => {
                     let probed = dataset::staged(&self.store, batch_id, split_id, chunks).await?;
-                    let mut arrivals = batch.arrivals();
+                    let mut arrivals = batch.arrivals.lock();
                     for &(chunk, _) in probed.iter().filter(|(_, is_staged)| *is_staged) {
                         arrivals.insert(chunk);
                     }

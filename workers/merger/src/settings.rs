@@ -38,20 +38,13 @@ impl Default for Settings {
 impl config::Settings for Settings {
     const SECTION: &'static str = MERGER.section;
     const REFERENCE: &'static [Entry] = &[
-        at_least(
-            "part_bytes_max",
-            "bytes",
-            1,
+        at_least("part_bytes_max", "bytes", 1).means(
             "size of one dataset file; must be equal in all mergers of a fleet, since the dataset depends on it",
         ),
-        number("read_ahead", "chunks", 1, 256, "staged chunks read ahead of the one being joined"),
-        number("probes_max", "chunks", 1, 256, "staged chunks looked up at the same time"),
-        at_least("upload_bytes", "bytes", 1, "size of one request of an upload; S3 requires 5 MiB or more"),
-        at_least(
-            "known_bytes_max",
-            "bytes",
-            0,
-            "memory for the list of staged chunks; with less, the store is asked more often",
-        ),
+        number("read_ahead", "chunks", 1..=256).means("staged chunks read ahead of the one being joined"),
+        number("probes_max", "chunks", 1..=256).means("staged chunks looked up at the same time"),
+        at_least("upload_bytes", "bytes", 1).means("size of one request of an upload; S3 requires 5 MiB or more"),
+        at_least("known_bytes_max", "bytes", 0)
+            .means("memory for the list of staged chunks; with less, the store is asked more often"),
     ];
 }

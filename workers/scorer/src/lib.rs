@@ -92,43 +92,22 @@ impl Default for Settings {
 impl config::Settings for Settings {
     const SECTION: &'static str = SCORER.section;
     const REFERENCE: &'static [Entry] = &[
-        text("model", "name", "model family whose champion is served"),
-        number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum number of rides in one request"),
-        number("breed_models_max", "models", 1, 1_000_000, "maximum number of breed models in memory"),
-        number(
-            "breed_wait_ms",
-            "milliseconds",
-            0,
-            60_000,
-            "how long a request waits for a breed model that is not in memory; then the global model scores",
-        ),
-        number(
-            "follow_ms",
-            "milliseconds",
-            10,
-            3_600_000,
-            "time within which scorers follow a new champion without an event",
-        ),
-        flag("shadow", "whether a challenger scores in shadow: evaluated on live requests, never returned"),
-        number(
-            "served_write_ms",
-            "milliseconds",
-            0,
-            3_600_000,
-            "time between two writes of serving statistics; 0: none are kept or written",
-        ),
-        number(
-            "scored_rides_max",
-            "rides",
-            0,
-            10_000_000,
-            "maximum number of rides per day whose id and probability are written, for delayed labels; 0: none",
-        ),
+        text("model", "name").means("model family whose champion is served"),
+        number("rides_max", "rides", 1..=SCORE_RIDES_MAX as u64).means("maximum number of rides in one request"),
+        number("breed_models_max", "models", 1..=1_000_000).means("maximum number of breed models in memory"),
+        number("breed_wait_ms", "milliseconds", 0..=60_000)
+            .means("how long a request waits for a breed model that is not in memory; then the global model scores"),
+        number("follow_ms", "milliseconds", 10..=3_600_000)
+            .means("time within which scorers follow a new champion without an event"),
+        flag("shadow").means("whether a challenger scores in shadow: evaluated on live requests, never returned"),
+        number("served_write_ms", "milliseconds", 0..=3_600_000)
+            .means("time between two writes of serving statistics; 0: none are kept or written"),
+        number("scored_rides_max", "rides", 0..=10_000_000)
+            .means("maximum number of rides per day whose id and probability are written, for delayed labels; 0: none"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if self.model.is_empty() || !self.model.chars().all(is_name) {
+        if !layout::is_model_name(&self.model) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
         Ok(())

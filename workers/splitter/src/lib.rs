@@ -88,22 +88,12 @@ impl Default for Settings {
 impl Section for Settings {
     const SECTION: &'static str = SPLITTER.section;
     const REFERENCE: &'static [Entry] = &[
-        number(
-            "chunk_size",
-            "rides",
-            1,
-            CHUNK_SIZE_MAX as u64,
-            "rides per chunk; a batch keeps the size it was first split with",
-        ),
-        at_least("decompressed_bytes_max", "bytes", 1, "maximum decompressed size of a batch"),
-        number(
-            "expansion_max",
-            "times",
-            1,
-            1_000_000,
-            "maximum ratio of decompressed to compressed size of a batch, from 16 MiB on",
-        ),
-        number("read_buffer_bytes", "bytes", 4_096, 8_388_608, "bytes read and parsed at a time"),
+        number("chunk_size", "rides", 1..=CHUNK_SIZE_MAX as u64)
+            .means("rides per chunk; a batch keeps the size it was first split with"),
+        at_least("decompressed_bytes_max", "bytes", 1).means("maximum decompressed size of a batch"),
+        number("expansion_max", "times", 1..=1_000_000)
+            .means("maximum ratio of decompressed to compressed size of a batch, from 16 MiB on"),
+        number("read_buffer_bytes", "bytes", 4_096..=8_388_608).means("bytes read and parsed at a time"),
     ];
 }
 

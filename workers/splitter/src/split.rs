@@ -180,7 +180,11 @@ impl Split {
             received: self.accepted + rejected,
             accepted: self.accepted,
             rejected,
-            rejected_by_reason: self.rejected.iter().map(|(why, count)| (why.as_str().to_owned(), *count)).collect(),
+            rejected_by_reason: self
+                .rejected
+                .iter()
+                .map(|(why, count)| (<&str>::from(*why).to_owned(), *count))
+                .collect(),
         }
     }
 
@@ -235,14 +239,11 @@ fn write_reject(lines: &mut Vec<u8>, index: u64, reason: RejectReason, raw: &[u8
         _ => raw,
     };
     let text = String::from_utf8_lossy(excerpt.trim_ascii());
-    let one_line = match serde_json::from_str::<Value>(&text) {
-        Ok(_) => Some(without_line_breaks(&text)),
-        Err(_) => None,
-    };
+    let one_line = serde_json::from_str::<Value>(&text).is_ok().then(|| without_line_breaks(&text));
     let json = one_line.as_deref().and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
     let ride = json.map_or(RawRide::Text(&text), RawRide::Json);
     let start = lines.len();
-    let (field, reason) = (reason.field().map(Cow::Borrowed), Cow::Borrowed(reason.as_str()));
+    let (field, reason) = (reason.field().map(Cow::Borrowed), Cow::Borrowed(reason.into()));
     match serde_json::to_writer(&mut *lines, &RejectedRide { index, field, reason, ride }) {
         Ok(()) => lines.push(b'\n'),
         Err(_) => lines.truncate(start),

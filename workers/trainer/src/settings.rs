@@ -140,67 +140,39 @@ impl Settings {
 impl config::Settings for Settings {
     const SECTION: &'static str = TRAINER.section;
     const REFERENCE: &'static [Entry] = &[
-        text("features", "all | mileage | weather", "the features of a model"),
-        entry(
-            "alpha",
-            Kind::List,
-            "numbers, rising, 0 or more",
-            "L2 penalty on standardised coefficients; of several, cross-validation selects one",
+        text("features", "all | mileage | weather").means("the features of a model"),
+        entry("alpha", Kind::List, "numbers, rising, 0 or more")
+            .means("L2 penalty on standardised coefficients; of several, cross-validation selects one"),
+        number("folds", "folds", 2..=FOLDS_MAX as u64).means("number of folds of the cross-validation"),
+        entry("threshold", Kind::NumberOrText, "probability or criterion").means(
+            "probability from which on service is predicted: a number, accuracy, f1, fbeta, precision_at_recall, \
+            recall_at_precision or cost",
         ),
-        number("folds", "folds", 2, FOLDS_MAX as u64, "number of folds of the cross-validation"),
-        entry(
-            "threshold",
-            Kind::NumberOrText,
-            "probability or criterion",
-            "probability from which on service is predicted: a number, accuracy, f1, fbeta, precision_at_recall, recall_at_precision or cost",
+        above_0("beta", "times", None).means("for fbeta: weight of recall relative to precision"),
+        above_0("recall_min", "share", Some(1.0)).means("for precision_at_recall: minimum recall"),
+        above_0("precision_min", "share", Some(1.0)).means("for recall_at_precision: minimum precision"),
+        above_0("cost_false_positive", "any one unit", None).means("for cost: cost of a service prepared in vain"),
+        above_0("cost_false_negative", "any one unit", None).means("for cost: cost of a service that was not prepared"),
+        at_least("rides_min", "rides", 10)
+            .means("minimum number of labelled rides with weather to train on; at most rides_max"),
+        at_least("rides_max", "rides", 10).means(
+            "maximum number of labelled rides with weather to train on, at least rides_min; each takes up to 100 \
+            bytes of memory",
         ),
-        above_0("beta", "times", None, "for fbeta: weight of recall relative to precision"),
-        above_0("recall_min", "share", Some(1.0), "for precision_at_recall: minimum recall"),
-        above_0("precision_min", "share", Some(1.0), "for recall_at_precision: minimum precision"),
-        above_0("cost_false_positive", "any one unit", None, "for cost: cost of a service prepared in vain"),
-        above_0("cost_false_negative", "any one unit", None, "for cost: cost of a service that was not prepared"),
-        at_least(
-            "rides_min",
-            "rides",
-            10,
-            "minimum number of labelled rides with weather to train on; at most rides_max",
-        ),
-        at_least(
-            "rides_max",
-            "rides",
-            10,
-            "maximum number of labelled rides with weather to train on, at least rides_min; each takes up to 100 bytes of memory",
-        ),
-        entry(
-            "breed_rides_min",
-            Kind::ZeroOrIntegerFrom(10),
-            "rides",
-            "minimum number of rides to train a breed model on; 0: no breed models",
-        ),
-        text("promotion", "by_rule | always | by_hand", "which new models become champion"),
-        text("promotion_metric", "log_loss | brier | roc_auc", "the metric that the rule compares"),
-        entry(
-            "promotion_margin",
-            Kind::NumberFrom(0.0),
-            "of the metric",
-            "by how much a new model may be worse than the champion on the same held-out rides",
-        ),
-        at_least(
-            "promotion_rides_min",
-            "rides",
-            0,
-            "minimum number of held-out rides to compare models; with fewer, the champion stays",
-        ),
-        flag(
-            "cache",
+        entry("breed_rides_min", Kind::ZeroOrIntegerFrom(10), "rides")
+            .means("minimum number of rides to train a breed model on; 0: no breed models"),
+        text("promotion", "by_rule | always | by_hand").means("which new models become champion"),
+        text("promotion_metric", "log_loss | brier | roc_auc").means("the metric that the rule compares"),
+        entry("promotion_margin", Kind::NumberFrom(0.0), "of the metric")
+            .means("by how much a new model may be worse than the champion on the same held-out rides"),
+        at_least("promotion_rides_min", "rides", 0)
+            .means("minimum number of held-out rides to compare models; with fewer, the champion stays"),
+        flag("cache").means(
             "whether parsed datasets are cached, so that a training reads only new ones; does not change the models",
         ),
-        number(
-            "hold_ms_max",
-            "milliseconds",
-            100,
-            HOLD_MS_MAX,
-            "maximum time to hold a message; a longer training continues without it, and the message is delivered again",
+        number("hold_ms_max", "milliseconds", 100..=HOLD_MS_MAX).means(
+            "maximum time to hold a message; a longer training continues without it, and the message is \
+            delivered again",
         ),
     ];
 

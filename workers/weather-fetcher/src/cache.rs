@@ -18,6 +18,7 @@ use crate::{
 use common::outcome::Failure;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp, civil};
+use parking_lot::Mutex;
 use records::{
     layout,
     store::{self, Store},
@@ -26,7 +27,7 @@ use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -45,6 +46,8 @@ const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
 /// A fetch in progress (single flight): concurrent requests for the same station wait for it and share its failure.
 type Flight = Arc<tokio::sync::Mutex<Option<(Instant, Failure)>>>;
 
+type StationYears = Vec<(StationYearKey, Arc<StationYear>)>;
+
 /// The cache, with the client that fills it.
 #[derive(Debug)]
 pub struct WeatherCache {
@@ -59,10 +62,6 @@ pub struct WeatherCache {
     /// Stations whose file was requested and does not exist.
     without_file: Mutex<HashSet<u32>>,
     warnings: Warnings,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the observations of a year can still change.
@@ -124,7 +123,7 @@ impl WeatherCache {
 
     /// Returns whether the file of a station was requested and does not exist.
     pub fn has_no_file(&self, station: u32) -> bool {
-        lock(&self.without_file).contains(&station)
+        self.without_file.lock().contains(&station)
     }
 
     /// Returns the warnings about the files of the source.
@@ -139,12 +138,12 @@ impl WeatherCache {
 
     /// Returns a station-year from memory.
     pub fn cached(&self, key: StationYearKey) -> Option<Arc<StationYear>> {
-        lock(&self.memory).get(key, host::now())
+        self.memory.lock().get(key, host::now())
     }
 
     /// Returns an index of the stations that may have observations in a year.
     pub fn index(&self, year: i16, all: &StationIndex) -> Arc<StationIndex> {
-        lock(&self.years).index(year, all)
+        self.years.lock().index(year, all)
     }
 
     /// Fetches these years of these stations.
@@ -182,14 +181,9 @@ impl WeatherCache {
         failure.map_or(Ok(station_years), Err)
     }
 
-    async fn station(
-        &self,
-        station: u32,
-        id: &str,
-        years: BTreeSet<i16>,
-    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+    async fn station(&self, station: u32, id: &str, years: BTreeSet<i16>) -> Result<StationYears, Failure> {
         let asked_at = Instant::now();
-        let flight = Arc::clone(lock(&self.flights).entry(station).or_default());
+        let flight = Arc::clone(self.flights.lock().entry(station).or_default());
         let answer = async {
             let mut last_failure = flight.lock().await;
             if let Some((at, failure)) = last_failure.as_ref()
@@ -202,7 +196,7 @@ impl WeatherCache {
             answer
         }
         .await;
-        let mut flights = lock(&self.flights);
+        let mut flights = self.flights.lock();
         drop(flight);
         if flights.get(&station).is_some_and(|flight| Arc::strong_count(flight) == 1) {
             flights.remove(&station);
@@ -210,12 +204,7 @@ impl WeatherCache {
         answer
     }
 
-    async fn station_alone(
-        &self,
-        station: u32,
-        id: &str,
-        years: BTreeSet<i16>,
-    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+    async fn station_alone(&self, station: u32, id: &str, years: BTreeSet<i16>) -> Result<StationYears, Failure> {
         let now = host::now();
         let mut station_years = Vec::with_capacity(years.len());
         let mut missing = BTreeSet::new();
@@ -249,14 +238,14 @@ impl WeatherCache {
         id: &str,
         years: &BTreeSet<i16>,
         now: Timestamp,
-    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+    ) -> Result<StationYears, Failure> {
         let fetched = self.client.station_years(id, years).await.map_err(|unavailable| failure(&unavailable))?;
         tracing::debug!(station = id, ?years, "weather fetched");
         if fetched.years.values().any(Option::is_some) {
             self.answered.store(true, Ordering::Relaxed);
-            lock(&self.without_file).remove(&station);
+            self.without_file.lock().remove(&station);
         } else {
-            lock(&self.without_file).insert(station);
+            self.without_file.lock().insert(station);
         }
         let (mut station_years, mut settled) = (Vec::with_capacity(years.len()), Vec::new());
         for (year, weather) in fetched.years {
@@ -297,10 +286,10 @@ impl WeatherCache {
             YearStatus::Unsettled | YearStatus::Future => false,
         };
         if is_final && weather.is_empty() {
-            lock(&self.years).exclude(key);
+            self.years.lock().exclude(key);
         }
         let stale_at = if is_final { None } else { now.saturating_add(UNSETTLED_FOR).ok() };
-        lock(&self.memory).put(key, Arc::clone(&weather), stale_at);
+        self.memory.lock().put(key, Arc::clone(&weather), stale_at);
         weather
     }
 
@@ -365,10 +354,10 @@ mod tests {
             let cache = WeatherCache::new(client(), store, 180);
             cache.index(year, &all);
             cache.remember((0, year), Arc::default(), now, is_reliable);
-            assert!(lock(&cache.memory).get((0, year), now).is_some());
-            assert_eq!(lock(&cache.memory).get((0, year), later).is_some(), is_final, "{year}");
+            assert!(cache.memory.lock().get((0, year), now).is_some());
+            assert_eq!(cache.memory.lock().get((0, year), later).is_some(), is_final, "{year}");
             // Exclude enough others that the index is built again.
-            (1..64).for_each(|other| lock(&cache.years).exclude((other, year)));
+            (1..64).for_each(|other| cache.years.lock().exclude((other, year)));
             assert_eq!(cache.index(year, &all).len(), usize::from(!is_final), "{year}");
         }
     }

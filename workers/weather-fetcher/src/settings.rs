@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, time::Duration};
 
 /// Section `[weather]` of the configuration.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -26,7 +27,6 @@ pub struct Settings {
     /// NCEI access service, recognised by the path `/access/services/data/v1` or by `ncei+https://<host>`.
     pub source: String,
     /// Path or URL of `ghcnd-stations.txt`, plain or gzip. Default: in the source itself, or at NOAA.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub stations: Option<String>,
     /// Maximum distance of a station from a ride, kilometres: above 0, up to 10,000.
     pub max_station_km: f64,
@@ -43,7 +43,6 @@ pub struct Settings {
     /// file that is not weather fails at once.
     pub unusable_patience_ms: u64,
     /// URL or mail address for the operators of the service, printable ASCII, sent in the `User-Agent` header.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub contact: Option<String>,
 }
 
@@ -102,36 +101,22 @@ impl Settings {
 impl config::Settings for Settings {
     const SECTION: &'static str = WEATHER_FETCHER.section;
     const REFERENCE: &'static [Entry] = &[
-        text(
-            "source",
-            "path or URL",
-            "a folder or bucket in NOAA's layout (csv/by_station/<ID>.csv), or the NCEI access service",
+        text("source", "path or URL")
+            .means("a folder or bucket in NOAA's layout (csv/by_station/<ID>.csv), or the NCEI access service"),
+        text("stations", "path or URL").means("ghcnd-stations.txt, plain or gzip; default: the one in the source"),
+        above_0("max_station_km", "kilometres", Some(REACH_KM_MAX))
+            .means("maximum distance between a ride and its station"),
+        number("requests_per_second", "requests", 1..=1_000)
+            .means("maximum number of requests to the service per second; a folder has no limit"),
+        number("request_timeout_ms", "milliseconds", 1..=600_000).means("maximum time without a byte from the service"),
+        number("settled_days", "days", 0..=u16::MAX as u64)
+            .means("days after the end of a year from which on its weather is final and cached in the store"),
+        number("unusable_patience_ms", "milliseconds", 0..=86_400_000).means(
+            "how long a service may answer without weather (another document, an empty one, a redirect that is \
+            not followed, a refusal) before the message becomes a dead letter",
         ),
-        text("stations", "path or URL", "ghcnd-stations.txt, plain or gzip; default: the one in the source"),
-        above_0("max_station_km", "kilometres", Some(REACH_KM_MAX), "maximum distance between a ride and its station"),
-        number(
-            "requests_per_second",
-            "requests",
-            1,
-            1_000,
-            "maximum number of requests to the service per second; a folder has no limit",
-        ),
-        number("request_timeout_ms", "milliseconds", 1, 600_000, "maximum time without a byte from the service"),
-        number(
-            "settled_days",
-            "days",
-            0,
-            u16::MAX as u64,
-            "days after the end of a year from which on its weather is final and cached in the store",
-        ),
-        number(
-            "unusable_patience_ms",
-            "milliseconds",
-            0,
-            86_400_000,
-            "how long a service may answer without weather (another document, an empty one, a redirect that is not followed, a refusal) before the message becomes a dead letter",
-        ),
-        text("contact", "URL or mail address", "contact for the operators of the service, sent with the User-Agent"),
+        text("contact", "URL or mail address")
+            .means("contact for the operators of the service, sent with the User-Agent"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {

@@ -3,7 +3,7 @@
 use super::{BatchLog, earlier::Line};
 use common::outcome::Failure;
 use futures::{StreamExt, TryStreamExt, stream};
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 use thiserror::Error;
 
 /// Batches read at the same time.
@@ -12,11 +12,13 @@ const READS_AT_ONCE: usize = 16;
 const ROUND: (usize, usize) = (8, 512);
 
 /// Where a page begins, as given by the page before it. Opaque to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 pub enum Cursor {
     /// At the entry before this one.
+    #[strum(to_string = "log.{0}")]
     Log(u64),
     /// At the line before this byte of the list of earlier batches.
+    #[strum(to_string = "earlier.{0}")]
     Earlier(u64),
 }
 
@@ -24,15 +26,6 @@ pub enum Cursor {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("expected the `next` of the previous page")]
 pub struct InvalidCursor;
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Log(number) => write!(f, "log.{number}"),
-            Self::Earlier(byte) => write!(f, "earlier.{byte}"),
-        }
-    }
-}
 
 impl FromStr for Cursor {
     type Err = InvalidCursor;

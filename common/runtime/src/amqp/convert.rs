@@ -5,6 +5,7 @@ use crate::broker::Depth;
 use common::{
     envelope::{Header, Other, Properties},
     exchange,
+    topology::ExchangeKind,
 };
 use lapin::{
     BasicProperties,
@@ -21,6 +22,14 @@ pub(super) fn short(text: &str) -> ShortString {
         .unwrap_or_else(|_| ShortString::from(text[..text.floor_char_boundary(SHORT_BYTES_MAX)].to_owned()))
 }
 
+/// Converts the kind of an exchange.
+pub(super) fn kind_of(kind: ExchangeKind) -> lapin::ExchangeKind {
+    match kind {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+    }
+}
+
 /// Returns whether the routing keys of an exchange are names of queues, which have the namespace as a prefix.
 pub(super) fn routes_by_queue(exchange: &str) -> bool {
     exchange == exchange::RETRY || exchange == exchange::DEAD
@@ -32,33 +41,26 @@ pub(super) fn routing_key(namespace: &str, exchange: &str, plain: &str) -> Strin
 }
 
 pub(super) fn to_amqp(properties: &Properties) -> BasicProperties {
+    type WithText = fn(BasicProperties, ShortString) -> BasicProperties;
+    let expiration = properties.expiration_ms.map(|expiration_ms| expiration_ms.to_string());
+    let texts: [(_, WithText); 8] = [
+        (&properties.kind, BasicProperties::with_type),
+        (&properties.message_id, BasicProperties::with_message_id),
+        (&properties.correlation_id, BasicProperties::with_correlation_id),
+        (&properties.reply_to, BasicProperties::with_reply_to),
+        (&properties.content_type, BasicProperties::with_content_type),
+        (&properties.content_encoding, BasicProperties::with_content_encoding),
+        (&properties.app_id, BasicProperties::with_app_id),
+        (&expiration, BasicProperties::with_expiration),
+    ];
     let mut amqp = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });
-    if let Some(kind) = &properties.kind {
-        amqp = amqp.with_type(short(kind));
-    }
-    if let Some(id) = &properties.message_id {
-        amqp = amqp.with_message_id(short(id));
-    }
-    if let Some(id) = &properties.correlation_id {
-        amqp = amqp.with_correlation_id(short(id));
-    }
-    if let Some(queue) = &properties.reply_to {
-        amqp = amqp.with_reply_to(short(queue));
-    }
-    if let Some(content_type) = &properties.content_type {
-        amqp = amqp.with_content_type(short(content_type));
-    }
-    if let Some(encoding) = &properties.content_encoding {
-        amqp = amqp.with_content_encoding(short(encoding));
-    }
-    if let Some(app_id) = &properties.app_id {
-        amqp = amqp.with_app_id(short(app_id));
+    for (text, with_text) in texts {
+        if let Some(text) = text {
+            amqp = with_text(amqp, short(text));
+        }
     }
     if let Some(timestamp) = properties.timestamp {
         amqp = amqp.with_timestamp(timestamp);
-    }
-    if let Some(expiration_ms) = properties.expiration_ms {
-        amqp = amqp.with_expiration(short(&expiration_ms.to_string()));
     }
     if let Some(priority) = properties.priority {
         amqp = amqp.with_priority(priority);

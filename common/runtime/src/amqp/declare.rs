@@ -1,11 +1,11 @@
 //! Declares or checks the topology, and explains differences from what the broker has.
 
 use super::{
-    convert::short,
-    operation::{self, translate, within},
+    convert::{kind_of, short},
+    operation::{self, answer, translate, within},
 };
 use crate::broker::BrokerError;
-use common::topology::{Argument, ExchangeKind, Queue, Topology};
+use common::topology::{Argument, Queue, Topology};
 use lapin::{
     ErrorKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -41,12 +41,9 @@ pub(super) async fn declare(
 ) -> Result<(), BrokerError> {
     let mut channel = operation::channel(connection, deadline).await?;
     for exchange in &topology.exchanges {
-        let kind = match exchange.kind {
-            ExchangeKind::Direct => lapin::ExchangeKind::Direct,
-            ExchangeKind::Topic => lapin::ExchangeKind::Topic,
-        };
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        let declared = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
+        let declared =
+            channel.exchange_declare(short(&exchange.name), kind_of(exchange.kind), options, FieldTable::default());
         checked(deadline, &format!("exchange {}", exchange.name), declared).await?;
     }
     let mut down = BTreeSet::new();
@@ -133,18 +130,18 @@ async fn existing<T>(
     what: &str,
     declared: impl Future<Output = lapin::Result<T>>,
 ) -> Result<Declared, BrokerError> {
-    match tokio::time::timeout(deadline, declared).await {
-        Ok(Ok(_)) => Ok(Declared::Exists),
-        Ok(Err(error)) => match error.kind() {
+    let looking = &format!("looking at {what}");
+    match answer(deadline, looking, declared).await? {
+        Ok(_) => Ok(Declared::Exists),
+        Err(error) => match error.kind() {
             ErrorKind::ProtocolError(amqp) if is_node_down(amqp) => {
                 Ok(Declared::NodeDown(amqp.get_message().to_string()))
             }
             ErrorKind::ProtocolError(amqp) if amqp.get_id() == NOT_FOUND => Err(BrokerError::Lost(format!(
                 "{what} does not exist, and this user may not declare it: run `wildrydes topology apply` as the operator"
             ))),
-            _ => Err(translate(&format!("looking at {what}"), error)),
+            _ => Err(translate(looking, error)),
         },
-        Err(_) => Err(BrokerError::Lost(format!("looking at {what}: no answer within {} ms", deadline.as_millis()))),
     }
 }
 
@@ -153,10 +150,8 @@ async fn checked<T>(
     what: &str,
     declared: impl Future<Output = lapin::Result<T>>,
 ) -> Result<Declared, BrokerError> {
-    let Ok(result) = tokio::time::timeout(deadline, declared).await else {
-        return Err(BrokerError::Lost(format!("declaring {what}: no answer within {} ms", deadline.as_millis())));
-    };
-    match result {
+    let declaring = &format!("declaring {what}");
+    match answer(deadline, declaring, declared).await? {
         Ok(_) => Ok(Declared::Exists),
         Err(error) => match error.kind() {
             ErrorKind::ProtocolError(amqp) if is_node_down(amqp) => {
@@ -165,7 +160,7 @@ async fn checked<T>(
             ErrorKind::ProtocolError(amqp) if amqp.get_id() == PRECONDITION_FAILED => {
                 Err(BrokerError::Mismatch { what: what.to_owned(), details: both_sides(amqp.get_message().as_str()) })
             }
-            _ => Err(translate(&format!("declaring {what}"), error)),
+            _ => Err(translate(declaring, error)),
         },
     }
 }

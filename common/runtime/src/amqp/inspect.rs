@@ -2,9 +2,9 @@
 
 use super::{
     broker::AmqpBroker,
-    convert::{depth, short},
+    convert::{depth, kind_of, short},
     declare::arguments,
-    operation::{translate, within},
+    operation::{self, answer, translate, within},
 };
 use crate::broker::{BrokerError, Depth};
 use common::topology::{ExchangeKind, Topology};
@@ -66,7 +66,7 @@ impl AmqpBroker {
         let connection = self.open("wildrydes doctor").await?;
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
         let topology = Topology::of_fleet(&self.settings.namespace);
-        let channel = async || within(deadline, "opening a channel", connection.create_channel()).await;
+        let channel = async || operation::channel(&connection, deadline).await;
         let mut refused = Vec::new();
         let mut existing_exchange = None;
         for exchange in &topology.exchanges {
@@ -113,21 +113,12 @@ async fn denied<T>(
     what: &str,
     operation: impl Future<Output = lapin::Result<T>>,
 ) -> Result<Option<String>, BrokerError> {
-    let Ok(result) = tokio::time::timeout(deadline, operation).await else {
-        return Err(BrokerError::Lost(format!("trying to {what}: no answer within {} ms", deadline.as_millis())));
-    };
+    let result = answer(deadline, &format!("trying to {what}"), operation).await?;
     match result.as_ref().map_err(lapin::Error::kind) {
         Err(ErrorKind::ProtocolError(amqp)) if amqp.get_id() == ACCESS_REFUSED => {
             Ok(Some(format!("{what}: {}", amqp.get_message())))
         }
         _ => Ok(None),
-    }
-}
-
-fn kind_of(kind: ExchangeKind) -> lapin::ExchangeKind {
-    match kind {
-        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
-        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
     }
 }
 
@@ -138,7 +129,7 @@ async fn look_for_exchange(
     deadline: Duration,
 ) -> Result<Presence, BrokerError> {
     // Each check opens its own channel: the broker closes the channel if the exchange does not exist.
-    let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
+    let channel = operation::channel(connection, deadline).await?;
     let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
     let declared = channel.exchange_declare(short(name), kind_of(kind), options, FieldTable::default());
     let presence = presence(name, deadline, async { declared.await.map(|()| None) }).await?;
@@ -146,7 +137,7 @@ async fn look_for_exchange(
 }
 
 async fn look_for_queue(connection: &Connection, name: &str, deadline: Duration) -> Result<Presence, BrokerError> {
-    let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
+    let channel = operation::channel(connection, deadline).await?;
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
     let declared = channel.queue_declare(short(name), options, FieldTable::default());
     let depth = async {
@@ -170,10 +161,7 @@ async fn presence(
     declared: impl Future<Output = lapin::Result<Option<Depth>>>,
 ) -> Result<Presence, BrokerError> {
     let what = format!("looking at {name}");
-    let Ok(result) = tokio::time::timeout(deadline, declared).await else {
-        return Err(BrokerError::Lost(format!("{what}: no answer within {} ms", deadline.as_millis())));
-    };
-    let error = match result {
+    let error = match answer(deadline, &what, declared).await? {
         Ok(depth) => return Ok(Presence::Exists(depth)),
         Err(error) => error,
     };

@@ -15,11 +15,17 @@ pub(super) async fn within<T>(
     what: &str,
     operation: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, BrokerError> {
-    match tokio::time::timeout(deadline, operation).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(translate(what, error)),
-        Err(_) => Err(BrokerError::Lost(format!("{what}: no answer within {} ms", deadline.as_millis()))),
-    }
+    answer(deadline, what, operation).await?.map_err(|error| translate(what, error))
+}
+
+/// Awaits the answer to an AMQP operation; fails after `deadline`.
+pub(super) async fn answer<T>(
+    deadline: Duration,
+    what: &str,
+    operation: impl Future<Output = lapin::Result<T>>,
+) -> Result<lapin::Result<T>, BrokerError> {
+    let late = |_| BrokerError::Lost(format!("{what}: no answer within {} ms", deadline.as_millis()));
+    tokio::time::timeout(deadline, operation).await.map_err(late)
 }
 
 pub(super) fn translate(what: &str, error: lapin::Error) -> BrokerError {

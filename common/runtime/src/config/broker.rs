@@ -7,10 +7,12 @@ use super::{
     settings::Settings,
 };
 use common::reply_address::RESERVED_PREFIX;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_with::SerializeDisplay;
 use std::fmt;
 
 /// `[broker]`: RabbitMQ.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSettings {
@@ -18,16 +20,12 @@ pub struct BrokerSettings {
     /// (`user:password@`) in a file or in the environment, where no other user can read it.
     pub url: AmqpUrl,
     /// Path of a file that contains only the password of the URL's user. Read at every connect.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
     /// Path of the certificates (PEM) of the trusted authorities; default: the public authorities.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,
     /// Path of the client certificate (PEM) with its chain, for a broker that requires one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_file: Option<String>,
     /// Path of the client certificate's private key (PEM).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub client_key_file: Option<String>,
     /// Whether to declare missing exchanges and queues.
     pub declare: Declare,
@@ -43,7 +41,6 @@ pub struct BrokerSettings {
     pub give_up_after_ms: u64,
     /// URL of RabbitMQ's management API, for `wildrydes doctor` and `wildrydes drain`: `http://host:15672`, with the
     /// user of `url` unless it names one. Default: the broker's host.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub management_url: Option<AmqpUrl>,
 }
 
@@ -68,49 +65,26 @@ impl Default for BrokerSettings {
 impl Settings for BrokerSettings {
     const SECTION: &'static str = "broker";
     const REFERENCE: &'static [Entry] = &[
-        text("url", "amqp://user@host:5672/vhost", "address of RabbitMQ; amqps:// for TLS, %2f for the vhost /"),
-        text("password_file", "path", "file with the password of the user in url; read at every connect"),
-        text(
-            "ca_file",
-            "path",
+        text("url", "amqp://user@host:5672/vhost").means("address of RabbitMQ; amqps:// for TLS, %2f for the vhost /"),
+        text("password_file", "path").means("file with the password of the user in url; read at every connect"),
+        text("ca_file", "path").means(
             "certificates (PEM) of the authorities trusted to sign the broker's certificate; default: the public ones",
         ),
-        text(
-            "client_certificate_file",
-            "path",
-            "client certificate (PEM) with its chain, for a broker that requires one",
-        ),
-        text("client_key_file", "path", "private key (PEM) of the client certificate"),
-        text(
-            "declare",
-            "auto | always | never",
-            "whether to declare missing exchanges and queues; auto: if the user may",
-        ),
-        text(
-            "namespace",
-            "text",
+        text("client_certificate_file", "path")
+            .means("client certificate (PEM) with its chain, for a broker that requires one"),
+        text("client_key_file", "path").means("private key (PEM) of the client certificate"),
+        text("declare", "auto | always | never")
+            .means("whether to declare missing exchanges and queues; auto: if the user may"),
+        text("namespace", "text").means(
             "prefix of every exchange and queue, so that fleets can share a vhost; at most 64 of A-Z a-z 0-9 - _ .",
         ),
-        number("connect_timeout_ms", "milliseconds", 100, 600_000, "deadline for connecting"),
-        number(
-            "confirm_timeout_ms",
-            "milliseconds",
-            100,
-            3_600_000,
-            "deadline for each answer of the broker, publisher confirms included; paused during an alarm",
-        ),
-        number(
-            "give_up_after_ms",
-            "milliseconds",
-            0,
-            86_400_000,
-            "how long a process tries to reach a broker that is down before it ends",
-        ),
-        text(
-            "management_url",
-            "http://host:15672",
-            "RabbitMQ's management API, for doctor and drain; default: on the broker's host",
-        ),
+        number("connect_timeout_ms", "milliseconds", 100..=600_000).means("deadline for connecting"),
+        number("confirm_timeout_ms", "milliseconds", 100..=3_600_000)
+            .means("deadline for each answer of the broker, publisher confirms included; paused during an alarm"),
+        number("give_up_after_ms", "milliseconds", 0..=86_400_000)
+            .means("how long a process tries to reach a broker that is down before it ends"),
+        text("management_url", "http://host:15672")
+            .means("RabbitMQ's management API, for doctor and drain; default: on the broker's host"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
@@ -175,7 +149,7 @@ pub enum Declare {
 }
 
 /// A URL that may contain a password. Formatting it omits the password.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, SerializeDisplay)]
 #[serde(transparent)]
 pub struct AmqpUrl(String);
 
@@ -231,10 +205,7 @@ impl AmqpUrl {
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Applies to invalid URLs as well: any text between a colon and the last @ may be a password.
-        let (scheme, rest) = match self.0.find("://") {
-            Some(at) => self.0.split_at(at + 3),
-            None => ("", self.0.as_str()),
-        };
+        let (scheme, rest) = self.0.find("://").map_or(("", self.0.as_str()), |at| self.0.split_at(at + 3));
         match rest.rsplit_once('@') {
             Some((user_info, host)) => {
                 write!(f, "{scheme}{}:…@{host}", user_info.split(':').next().unwrap_or_default())
@@ -248,12 +219,6 @@ impl fmt::Display for AmqpUrl {
 impl fmt::Debug for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
-    }
-}
-
-impl Serialize for AmqpUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use serde_json::Value;
+use std::ops::RangeInclusive;
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +80,12 @@ impl Kind {
 }
 
 impl Entry {
+    /// Adds its effect, in a few words.
+    #[must_use]
+    pub const fn means(self, meaning: &'static str) -> Self {
+        Self { meaning, ..self }
+    }
+
     /// Checks the range of this setting among the values of its section.
     ///
     /// # Errors
@@ -91,31 +98,31 @@ impl Entry {
 }
 
 /// A setting of any kind.
-pub const fn entry(key: &'static str, kind: Kind, unit: &'static str, meaning: &'static str) -> Entry {
-    Entry { key, kind, unit, meaning }
+pub const fn entry(key: &'static str, kind: Kind, unit: &'static str) -> Entry {
+    Entry { key, kind, unit, meaning: "" }
 }
 
 /// A text of the form `unit`.
-pub const fn text(key: &'static str, unit: &'static str, meaning: &'static str) -> Entry {
-    entry(key, Kind::Text, unit, meaning)
+pub const fn text(key: &'static str, unit: &'static str) -> Entry {
+    entry(key, Kind::Text, unit)
 }
 
 /// A truth value.
-pub const fn flag(key: &'static str, meaning: &'static str) -> Entry {
-    entry(key, Kind::Flag, "true | false", meaning)
+pub const fn flag(key: &'static str) -> Entry {
+    entry(key, Kind::Flag, "true | false")
 }
 
-/// A whole number from `min` to `max`.
-pub const fn number(key: &'static str, unit: &'static str, min: u64, max: u64, meaning: &'static str) -> Entry {
-    entry(key, Kind::Integer(min, Some(max)), unit, meaning)
+/// A whole number within `range`.
+pub const fn number(key: &'static str, unit: &'static str, range: RangeInclusive<u64>) -> Entry {
+    entry(key, Kind::Integer(*range.start(), Some(*range.end())), unit)
 }
 
 /// A whole number from `min` on.
-pub const fn at_least(key: &'static str, unit: &'static str, min: u64, meaning: &'static str) -> Entry {
-    entry(key, Kind::Integer(min, None), unit, meaning)
+pub const fn at_least(key: &'static str, unit: &'static str, min: u64) -> Entry {
+    entry(key, Kind::Integer(min, None), unit)
 }
 
 /// A number above 0, and at most `max`.
-pub const fn above_0(key: &'static str, unit: &'static str, max: Option<f64>, meaning: &'static str) -> Entry {
-    entry(key, Kind::NumberAbove(0.0, max), unit, meaning)
+pub const fn above_0(key: &'static str, unit: &'static str, max: Option<f64>) -> Entry {
+    entry(key, Kind::NumberAbove(0.0, max), unit)
 }

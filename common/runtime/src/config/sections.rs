@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 impl Settings for StoreSettings {
     const SECTION: &'static str = "store";
     const REFERENCE: &'static [Entry] = &[
-        text("url", "path or file:///…", "the object store: a folder that all workers of a fleet share"),
-        flag("fsync", "whether a write waits until it is on the disk: survives a power failure, but is slower"),
+        text("url", "path or file:///…").means("the object store: a folder that all workers of a fleet share"),
+        flag("fsync").means("whether a write waits until it is on the disk: survives a power failure, but is slower"),
     ];
 }
 
@@ -20,14 +20,13 @@ impl Settings for StoreSettings {
 const HANDLE_TIMEOUT_MS_MAX: u64 = 25 * 60 * 1_000;
 
 /// `[run]`: the loop that runs a worker.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSettings {
     /// Number of messages handled concurrently, 1 to 1,000; each worker has its own default.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u16>,
     /// Maximum number of unacknowledged deliveries, `concurrency` to 10,000; each worker has its own default.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
     /// Time for running handlers to finish after a shutdown request, in milliseconds, 0 to 3,600,000.
     pub drain_deadline_ms: u64,
@@ -54,41 +53,16 @@ impl Default for RunSettings {
 impl Settings for RunSettings {
     const SECTION: &'static str = "run";
     const REFERENCE: &'static [Entry] = &[
-        number(
-            "concurrency",
-            "messages",
-            1,
-            1_000,
-            "messages handled at the same time; each worker has its own default",
-        ),
-        number(
-            "prefetch",
-            "messages",
-            1,
-            10_000,
-            "maximum number of messages held, at least concurrency; each worker has its own default",
-        ),
-        number(
-            "drain_deadline_ms",
-            "milliseconds",
-            0,
-            3_600_000,
-            "maximum time for running handlers to finish after a shutdown signal",
-        ),
-        number(
-            "handle_timeout_ms",
-            "milliseconds",
-            1_000,
-            HANDLE_TIMEOUT_MS_MAX,
-            "maximum time of one handler; below RabbitMQ's consumer_timeout",
-        ),
-        number(
-            "patience_ms",
-            "milliseconds",
-            0,
-            3_600_000,
-            "time without progress after which run and ingest report the cause",
-        ),
+        number("concurrency", "messages", 1..=1_000)
+            .means("messages handled at the same time; each worker has its own default"),
+        number("prefetch", "messages", 1..=10_000)
+            .means("maximum number of messages held, at least concurrency; each worker has its own default"),
+        number("drain_deadline_ms", "milliseconds", 0..=3_600_000)
+            .means("maximum time for running handlers to finish after a shutdown signal"),
+        number("handle_timeout_ms", "milliseconds", 1_000..=HANDLE_TIMEOUT_MS_MAX)
+            .means("maximum time of one handler; below RabbitMQ's consumer_timeout"),
+        number("patience_ms", "milliseconds", 0..=3_600_000)
+            .means("time without progress after which run and ingest report the cause"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
@@ -133,7 +107,8 @@ impl Default for LogSettings {
 impl Settings for LogSettings {
     const SECTION: &'static str = "log";
     const REFERENCE: &'static [Entry] = &[
-        text("level", "as in RUST_LOG", "log level, as in info, debug or common=debug,info; RUST_LOG overrides it"),
-        text("format", "auto | human | json", "format of log lines; auto: human on a terminal, else json"),
+        text("level", "as in RUST_LOG")
+            .means("log level, as in info, debug or common=debug,info; RUST_LOG overrides it"),
+        text("format", "auto | human | json").means("format of log lines; auto: human on a terminal, else json"),
     ];
 }

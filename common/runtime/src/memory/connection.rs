@@ -9,7 +9,8 @@ use crate::broker::{
 };
 use async_trait::async_trait;
 use common::{outcome::Outgoing, reply_address::TEMPORARY_PREFIX, topology::Binding};
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// A connection, which removes its temporary queues when it is dropped.
@@ -26,14 +27,14 @@ impl MemoryConnection {
     }
 
     fn consumer(&self, queue: String, prefetch: u16, no_ack: bool) -> Box<dyn Consumer> {
-        self.shared.state().queues.entry(queue.clone()).or_default().consumers += 1;
+        self.shared.state.lock().queues.entry(queue.clone()).or_default().consumers += 1;
         let mut consumer = self.reader(queue, prefetch, no_ack);
         consumer.counted = true;
         Box::new(consumer)
     }
 
     fn reader(&self, queue: String, prefetch: u16, no_ack: bool) -> MemoryConsumer {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         state.next_tag += 1;
         MemoryConsumer {
             shared: Arc::clone(&self.shared),
@@ -47,7 +48,7 @@ impl MemoryConnection {
     }
 
     fn temporary_queue(&self, bindings: impl IntoIterator<Item = (String, String)>) -> String {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         state.next_name += 1;
         // Named as in RabbitMQ.
         let name = format!("{TEMPORARY_PREFIX}{}", state.next_name);
@@ -55,7 +56,7 @@ impl MemoryConnection {
         for (exchange, routing_key) in bindings {
             state.bindings.push(Binding { exchange, routing_key, queue: name.clone() });
         }
-        self.temporary.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        self.temporary.lock().push(name.clone());
         name
     }
 }
@@ -63,8 +64,8 @@ impl MemoryConnection {
 impl Drop for MemoryConnection {
     fn drop(&mut self) {
         self.state.send_replace(ConnectionState::Closed("the connection was dropped".to_owned()));
-        let mut state = self.shared.state();
-        for name in self.temporary.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let mut state = self.shared.state.lock();
+        for name in self.temporary.lock().drain(..) {
             state.queues.remove(&name);
             state.bindings.retain(|binding| binding.queue != name);
             state.unacked.retain(|_, held| held.queue != name);
@@ -75,7 +76,7 @@ impl Drop for MemoryConnection {
 #[async_trait]
 impl Connection for MemoryConnection {
     async fn declare(&self) -> Result<(), BrokerError> {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         for queue in &self.shared.topology.queues {
             state.queues.entry(queue.name.clone()).or_default();
         }
@@ -87,7 +88,7 @@ impl Connection for MemoryConnection {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        if !self.shared.state().queues.contains_key(queue) {
+        if !self.shared.state.lock().queues.contains_key(queue) {
             return Err(BrokerError::Lost(format!("queue {queue} does not exist")));
         }
         Ok(self.consumer(queue.to_owned(), prefetch, false))
@@ -104,14 +105,14 @@ impl Connection for MemoryConnection {
     }
 
     async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
-        if !self.shared.state().queues.contains_key(queue) {
+        if !self.shared.state.lock().queues.contains_key(queue) {
             return Err(BrokerError::Lost(format!("queue {queue} does not exist")));
         }
         Ok(Box::new(self.reader(queue.to_owned(), 0, false)))
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
-        let state = self.shared.state();
+        let state = self.shared.state.lock();
         let waiting = state.waiting.get(queue).map_or(0, |waiting| waiting.messages);
         match state.queues.get(queue) {
             Some(queued) => Ok(Depth {
@@ -152,7 +153,7 @@ impl Publisher for MemoryPublisher {
             // Registered before the check, so that no notification is lost in between.
             room.as_mut().enable();
             {
-                let mut state = self.shared.state();
+                let mut state = self.shared.state.lock();
                 let queues = self.shared.route(&state, message.exchange, &message.routing_key);
                 if queues.is_empty() {
                     return match message.mandatory {

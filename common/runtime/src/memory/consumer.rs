@@ -27,7 +27,7 @@ impl MemoryConsumer {
     }
 
     fn take(&self) -> Result<Option<Delivery>, BrokerError> {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         let held = state.unacked.values().filter(|held| held.consumer == self.id).count();
         if held >= self.prefetch {
             return Ok(None);
@@ -92,7 +92,7 @@ impl Consumer for MemoryConsumer {
     async fn cancel(&mut self) -> Result<(), BrokerError> {
         // The consumer prefetches nothing, so there is nothing to give back.
         let shared = Arc::clone(&self.shared);
-        self.uncount(&mut shared.state());
+        self.uncount(&mut shared.state.lock());
         Ok(())
     }
 }
@@ -114,7 +114,7 @@ impl Browser for MemoryConsumer {
 impl Drop for MemoryConsumer {
     fn drop(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut state = shared.state();
+        let mut state = shared.state.lock();
         self.uncount(&mut state);
         let own: Vec<u64> =
             state.unacked.iter().filter(|(_, held)| held.consumer == self.id).map(|(tag, _)| *tag).collect();
@@ -135,7 +135,7 @@ struct MemorySettle {
 impl MemorySettle {
     fn settle(&self, done: impl FnOnce(&Arc<Shared>, &mut State, Held)) -> Result<(), BrokerError> {
         let Some(tag) = self.tag else { return Ok(()) };
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         let Some(held) = state.unacked.remove(&tag) else {
             return Err(BrokerError::Lost("the delivery is already back in its queue".to_owned()));
         };

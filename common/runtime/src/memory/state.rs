@@ -6,9 +6,10 @@ use common::{
     exchange,
     topology::{Argument, Binding, ExchangeKind, Role, Topology, topic_matches},
 };
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -92,11 +93,6 @@ pub(super) struct Stored {
 }
 
 impl Shared {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // No code panics in the middle of a change under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the queues to which a message is routed.
     pub(super) fn route(&self, state: &State, exchange: &str, routing_key: &str) -> Vec<String> {
         if exchange.is_empty() {
@@ -138,7 +134,7 @@ impl Shared {
                 if let Some(shared) = shared.upgrade() {
                     message.exchange = exchange::RETRY.to_owned();
                     message.routing_key.clone_from(&of);
-                    let mut state = shared.state();
+                    let mut state = shared.state.lock();
                     if let Some(waiting) = state.waiting.get_mut(&retry_queue) {
                         waiting.messages -= 1;
                         waiting.bytes -= message.body.len();

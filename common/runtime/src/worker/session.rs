@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher},
+    broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher, deliveries},
     control::{Control, Work},
     shutdown::Shutdown,
     waiting::Recorder,
@@ -17,17 +17,10 @@ use common::{
     outcome::RetryPolicy,
     topology::{self, Topology},
 };
-use futures::{
-    Stream, StreamExt,
-    stream::{self, BoxStream},
-};
+use futures::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use records::Store;
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{error, info, warn};
 
@@ -341,15 +334,6 @@ fn handled(
     }
 }
 
-/// Returns the deliveries of a consumer as a stream.
-fn deliveries(consumer: Box<dyn Consumer>) -> BoxStream<'static, Result<Delivery, BrokerError>> {
-    let next = |mut consumer: Box<dyn Consumer>| async {
-        let next = consumer.next().await;
-        Some((next, consumer))
-    };
-    stream::unfold(consumer, next).boxed()
-}
-
 /// Logs a new state of the connection; fails if it is closed.
 fn changed_to(worker: &str, state: ConnectionState) -> Result<(), BrokerError> {
     match state {
@@ -443,7 +427,7 @@ struct Guard {
 
 impl Active {
     fn enter(&self, message_id: Option<&str>) -> Guard {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         inner.0 += 1;
         let key = inner.0;
         inner.1.insert(key, message_id.unwrap_or("a message without an id").to_owned());
@@ -451,12 +435,12 @@ impl Active {
     }
 
     fn names(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.values().cloned().collect()
+        self.0.lock().1.values().cloned().collect()
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.active.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.key);
+        self.active.0.lock().1.remove(&self.key);
     }
 }

@@ -1,11 +1,8 @@
 //! Stalled publishes, which the broker refuses at present: reported once per exchange and routing key instead of once
 //! per message.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -28,14 +25,10 @@ struct Stall {
 }
 
 impl Stalls {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Destination, Stall>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds a publish that waits.
     pub(super) fn enter(&self, exchange: &'static str, routing_key: &str) -> Waiting<'_> {
         let destination = (exchange, routing_key.to_owned());
-        let mut all = self.all();
+        let mut all = self.0.lock();
         let new = || Stall { since: Instant::now(), messages: 0, waiting: 0, reported_at: None, is_over: false };
         let stall = all.entry(destination.clone()).or_insert_with(new);
         stall.messages += 1;
@@ -53,7 +46,7 @@ pub(super) struct Waiting<'a> {
 impl Waiting<'_> {
     /// Returns whether a report of the stall is due: the first one, and then one after each `again_after`, if any.
     pub(super) fn is_due(&self, again_after: Option<Duration>) -> bool {
-        let mut all = self.stalls.all();
+        let mut all = self.stalls.0.lock();
         let Some(stall) = all.get_mut(&self.destination) else { return false };
         let due = stall.reported_at.is_none_or(|at| again_after.is_some_and(|after| at.elapsed() >= after));
         if due {
@@ -64,7 +57,7 @@ impl Waiting<'_> {
 
     /// Marks the publish as successful.
     pub(super) fn published(self) {
-        if let Some(stall) = self.stalls.all().get_mut(&self.destination) {
+        if let Some(stall) = self.stalls.0.lock().get_mut(&self.destination) {
             stall.is_over = true;
         }
     }
@@ -72,7 +65,7 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut all = self.stalls.all();
+        let mut all = self.stalls.0.lock();
         let Some(stall) = all.get_mut(&self.destination) else { return };
         stall.waiting -= 1;
         if stall.waiting > 0 {
@@ -103,12 +96,12 @@ mod tests {
         assert!(!first[0].is_due(Some(Duration::from_secs(3_600))) && first[0].is_due(Some(Duration::ZERO)));
         assert_eq!(due(rest), 0);
         {
-            let all = stalls.all();
+            let all = stalls.0.lock();
             let stall = &all[&("work", "ride-chunk.v1".to_owned())];
             assert_eq!((stall.messages, stall.waiting), (32, 32));
         }
         waiting.into_iter().for_each(Waiting::published);
-        assert_eq!(stalls.all().len(), 1, "the stall is over");
+        assert_eq!(stalls.0.lock().len(), 1, "the stall is over");
         assert!(stalls.enter("work", "ride-chunk.v1").is_due(None), "a new stall is reported again");
     }
 }

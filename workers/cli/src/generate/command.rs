@@ -1,14 +1,10 @@
 //! `generate`: writes synthetic rides or weather.
 
 use super::{
-    rides::{DocumentForm, RidesOptions, write_rides},
+    rides::{RidesOptions, write_rides},
     weather::{WeatherOptions, write_weather},
 };
-use crate::{
-    arguments::{Form, Generate},
-    output::refuse_to_replace,
-    session::Failed,
-};
+use crate::{arguments::Generate, output::refuse_to_replace, session::Failed};
 use anyhow::Context;
 
 /// `generate`
@@ -16,12 +12,6 @@ pub(crate) fn generate(options: &Generate) -> Result<(), Failed> {
     match options {
         Generate::Rides { file, rides, seed, form, bad_share, unlabelled, force } => {
             refuse_to_replace(file, *force)?;
-            let form = match form {
-                Form::TravelData => DocumentForm::TravelData,
-                Form::Array => DocumentForm::Array,
-                Form::Ndjson => DocumentForm::Ndjson,
-                Form::Concatenated => DocumentForm::Concatenated,
-            };
             let options = RidesOptions {
                 rides: *rides,
                 seed: *seed,
@@ -29,7 +19,7 @@ pub(crate) fn generate(options: &Generate) -> Result<(), Failed> {
                 labelled: !unlabelled,
                 ..RidesOptions::default()
             };
-            write_rides(file, form, &options).with_context(|| format!("writing {}", file.display()))?;
+            write_rides(file, *form, &options).with_context(|| format!("writing {}", file.display()))?;
         }
         Generate::Weather { dir, seed, force } => {
             refuse_to_replace(&dir.join("ghcnd-stations.txt"), *force)?;

@@ -4,7 +4,8 @@ use super::{
     draw::Draw,
     weather::{Weather, WeatherOptions},
 };
-use common::{features::FEATURE_COUNT, ride::RejectReason};
+use crate::arguments::Form;
+use common::{features::FEATURE_COUNT, ride::RejectReason as Why};
 use serde::Serialize;
 use std::{
     fs::File,
@@ -77,19 +78,6 @@ impl Default for RidesOptions {
     }
 }
 
-/// Form of a document of rides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DocumentForm {
-    /// `{"travel_data": [...]}`
-    TravelData,
-    /// `[...]`
-    Array,
-    /// One object per line.
-    Ndjson,
-    /// Objects with nothing between them.
-    Concatenated,
-}
-
 /// A value of a ride. Some producers write numbers as text, some write invalid values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -105,29 +93,23 @@ pub enum Value {
 }
 
 /// One ride as producers write it; a field without a value is omitted.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[allow(missing_docs)] // the fields of a ride
 pub struct SyntheticRide {
     /// Why the splitter rejects it; `None` if it is valid.
     #[serde(skip)]
-    pub reject_reason: Option<RejectReason>,
-    #[serde(rename = "ride_id", skip_serializing_if = "Option::is_none")]
+    pub reject_reason: Option<Why>,
+    #[serde(rename = "ride_id")]
     pub ride_id: Option<Value>,
     pub name: Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status_time: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub latitude: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub longitude: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub health_points: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub magic_points: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub field_service: Option<Value>,
     pub breed: Value,
 }
@@ -156,31 +138,34 @@ const NAMES: [&str; 20] = [
 ];
 const BREEDS: [&str; 6] = ["Highland", "Silverhorn", "Moonmane", "Cloudrunner", "Marsh", "Emberhoof"];
 
-/// The reasons of invalid rides, in turn: all reasons to reject a well-formed object.
-const REJECT_REASONS: [RejectReason; 23] = [
-    RejectReason::MissingStatustime,
-    RejectReason::InvalidStatustime,
-    RejectReason::MissingLatitude,
-    RejectReason::InvalidLatitude,
-    RejectReason::LatitudeOutOfRange,
-    RejectReason::MissingLongitude,
-    RejectReason::InvalidLongitude,
-    RejectReason::LongitudeOutOfRange,
-    RejectReason::MissingDistance,
-    RejectReason::InvalidDistance,
-    RejectReason::NegativeDistance,
-    RejectReason::MissingHealthpoints,
-    RejectReason::InvalidHealthpoints,
-    RejectReason::MissingMagicpoints,
-    RejectReason::InvalidMagicpoints,
-    RejectReason::InvalidFieldservice,
-    RejectReason::InvalidName,
-    RejectReason::InvalidBreed,
-    RejectReason::InvalidRideId,
-    RejectReason::DuplicateRideId,
-    RejectReason::DistanceOutOfRange,
-    RejectReason::HealthpointsOutOfRange,
-    RejectReason::MagicpointsOutOfRange,
+/// A reason to reject a ride, and the change that makes a ride invalid for it, given the id of the first ride.
+type Fault = (Why, fn(&mut SyntheticRide, Value));
+
+/// The faults of invalid rides, in turn: all reasons to reject a well-formed object.
+const FAULTS: [Fault; 23] = [
+    (Why::MissingStatustime, |ride, _| ride.status_time = None),
+    (Why::InvalidStatustime, |ride, _| ride.status_time = Some(Value::Text("yesterday".to_owned()))),
+    (Why::MissingLatitude, |ride, _| ride.latitude = None),
+    (Why::InvalidLatitude, |ride, _| ride.latitude = Some(Value::Text("n/a".to_owned()))),
+    (Why::LatitudeOutOfRange, |ride, _| ride.latitude = Some(Value::Decimal(91.25))),
+    (Why::MissingLongitude, |ride, _| ride.longitude = None),
+    (Why::InvalidLongitude, |ride, _| ride.longitude = Some(Value::Text("n/a".to_owned()))),
+    (Why::LongitudeOutOfRange, |ride, _| ride.longitude = Some(Value::Decimal(-190.5))),
+    (Why::MissingDistance, |ride, _| ride.distance = None),
+    (Why::InvalidDistance, |ride, _| ride.distance = Some(Value::Text("n/a".to_owned()))),
+    (Why::NegativeDistance, |ride, _| ride.distance = Some(Value::Decimal(-1.5))),
+    (Why::MissingHealthpoints, |ride, _| ride.health_points = None),
+    (Why::InvalidHealthpoints, |ride, _| ride.health_points = Some(Value::Text("n/a".to_owned()))),
+    (Why::MissingMagicpoints, |ride, _| ride.magic_points = None),
+    (Why::InvalidMagicpoints, |ride, _| ride.magic_points = Some(Value::Boolean(true))),
+    (Why::InvalidFieldservice, |ride, _| ride.field_service = Some(Value::Whole(2))),
+    (Why::InvalidName, |ride, _| ride.name = Value::Boolean(true)),
+    (Why::InvalidBreed, |ride, _| ride.breed = Value::Boolean(false)),
+    (Why::InvalidRideId, |ride, _| ride.ride_id = Some(Value::Boolean(true))),
+    (Why::DuplicateRideId, |ride, first_id| ride.ride_id = Some(first_id)),
+    (Why::DistanceOutOfRange, |ride, _| ride.distance = Some(Value::Decimal(1_000_000.5))),
+    (Why::HealthpointsOutOfRange, |ride, _| ride.health_points = Some(Value::Whole(1_000_000_001))),
+    (Why::MagicpointsOutOfRange, |ride, _| ride.magic_points = Some(Value::Whole(-1_000_000_001))),
 ];
 
 /// Times Square: degrees north and east.
@@ -270,36 +255,9 @@ impl RideGenerator {
 
     /// Makes a ride invalid.
     fn invalidate(&mut self, ride: &mut SyntheticRide) {
-        use RejectReason as Why;
-        let why = REJECT_REASONS[self.invalid_so_far % REJECT_REASONS.len()];
+        let (why, change) = FAULTS[self.invalid_so_far % FAULTS.len()];
         self.invalid_so_far += 1;
-        let not_a_number = || Some(Value::Text("n/a".to_owned()));
-        match why {
-            Why::MissingStatustime => ride.status_time = None,
-            Why::InvalidStatustime => ride.status_time = Some(Value::Text("yesterday".to_owned())),
-            Why::MissingLatitude => ride.latitude = None,
-            Why::InvalidLatitude => ride.latitude = not_a_number(),
-            Why::LatitudeOutOfRange => ride.latitude = Some(Value::Decimal(91.25)),
-            Why::MissingLongitude => ride.longitude = None,
-            Why::InvalidLongitude => ride.longitude = not_a_number(),
-            Why::LongitudeOutOfRange => ride.longitude = Some(Value::Decimal(-190.5)),
-            Why::MissingDistance => ride.distance = None,
-            Why::InvalidDistance => ride.distance = not_a_number(),
-            Why::NegativeDistance => ride.distance = Some(Value::Decimal(-1.5)),
-            Why::MissingHealthpoints => ride.health_points = None,
-            Why::InvalidHealthpoints => ride.health_points = not_a_number(),
-            Why::MissingMagicpoints => ride.magic_points = None,
-            Why::InvalidMagicpoints => ride.magic_points = Some(Value::Boolean(true)),
-            Why::InvalidFieldservice => ride.field_service = Some(Value::Whole(2)),
-            Why::InvalidName => ride.name = Value::Boolean(true),
-            Why::InvalidBreed => ride.breed = Value::Boolean(false),
-            Why::InvalidRideId => ride.ride_id = Some(Value::Boolean(true)),
-            Why::DuplicateRideId => ride.ride_id = Some(self.first_ride_id()),
-            Why::DistanceOutOfRange => ride.distance = Some(Value::Decimal(1_000_000.5)),
-            Why::HealthpointsOutOfRange => ride.health_points = Some(Value::Whole(1_000_000_001)),
-            Why::MagicpointsOutOfRange => ride.magic_points = Some(Value::Whole(-1_000_000_001)),
-            Why::InvalidJson | Why::NotAnObject | Why::DuplicateField | Why::RideTooLarge => return,
-        }
+        change(ride, self.first_ride_id());
         ride.reject_reason = Some(why);
     }
 }
@@ -330,13 +288,13 @@ fn millionths(number: f64) -> f64 {
 ///
 /// # Errors
 /// Fails if the file cannot be written.
-pub fn write_rides(path: &Path, form: DocumentForm, options: &RidesOptions) -> io::Result<()> {
+pub fn write_rides(path: &Path, form: Form, options: &RidesOptions) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let (start, between, end) = match form {
-        DocumentForm::TravelData => ("{\"travel_data\":[\n", ",\n", "\n]}\n"),
-        DocumentForm::Array => ("[\n", ",\n", "\n]\n"),
-        DocumentForm::Ndjson => ("", "\n", "\n"),
-        DocumentForm::Concatenated => ("", "", ""),
+        Form::TravelData => ("{\"travel_data\":[\n", ",\n", "\n]}\n"),
+        Form::Array => ("[\n", ",\n", "\n]\n"),
+        Form::Ndjson => ("", "\n", "\n"),
+        Form::Concatenated => ("", "", ""),
     };
     out.write_all(start.as_bytes())?;
     for (index, ride) in rides(options).enumerate() {

@@ -1,5 +1,6 @@
 //! A year of synthetic weather in and around New York, in NOAA's layout.
 
+use self::Measures::{Everything, Nothing, Rain};
 use super::draw::Draw;
 use std::{
     fs::{self, File},
@@ -46,71 +47,26 @@ enum Measures {
     Nothing { until: i16 },
 }
 
+const fn station(
+    id: &'static str,
+    (latitude, longitude): (f64, f64),
+    elevation_m: f64,
+    state: &'static str,
+    name: &'static str,
+    measures: Measures,
+) -> Station {
+    Station { id, latitude, longitude, elevation_m, state, name, measures }
+}
+
 /// Two real stations that measure everything, and some nearer ones that do not measure the temperature.
 const STATIONS: [Station; 7] = [
-    Station {
-        id: "US1NJBG0018",
-        latitude: 40.8481,
-        longitude: -74.0002,
-        elevation_m: 21.3,
-        state: "NJ",
-        name: "PALISADES PARK 0.2 WNW",
-        measures: Measures::Rain,
-    },
-    Station {
-        id: "US1NYKN0025",
-        latitude: 40.6846,
-        longitude: -73.9867,
-        elevation_m: 5.5,
-        state: "NY",
-        name: "BROOKLYN 3.1 NW",
-        measures: Measures::Rain,
-    },
-    Station {
-        id: "US1NYNY0074",
-        latitude: 40.7969,
-        longitude: -73.933,
-        elevation_m: 6.1,
-        state: "NY",
-        name: "NEW YORK 8.8 N",
-        measures: Measures::Rain,
-    },
-    Station {
-        id: "US1NYNY0078",
-        latitude: 40.7339,
-        longitude: -73.9844,
-        elevation_m: -999.9,
-        state: "",
-        name: "",
-        measures: Measures::Rain,
-    },
-    Station {
-        id: "USC00305816",
-        latitude: 40.7,
-        longitude: -74.0167,
-        elevation_m: 3.0,
-        state: "NY",
-        name: "NEW YORK WB CITY",
-        measures: Measures::Nothing { until: 1960 },
-    },
-    Station {
-        id: "USW00094728",
-        latitude: 40.7789,
-        longitude: -73.9692,
-        elevation_m: 39.6,
-        state: "NY",
-        name: "NEW YORK CNTRL PK TWR",
-        measures: Measures::Everything { warmer: 6 },
-    },
-    Station {
-        id: "USW00094789",
-        latitude: 40.6386,
-        longitude: -73.7622,
-        elevation_m: 3.4,
-        state: "NY",
-        name: "NEW YORK JFK INTL AP",
-        measures: Measures::Everything { warmer: -4 },
-    },
+    station("US1NJBG0018", (40.8481, -74.0002), 21.3, "NJ", "PALISADES PARK 0.2 WNW", Rain),
+    station("US1NYKN0025", (40.6846, -73.9867), 5.5, "NY", "BROOKLYN 3.1 NW", Rain),
+    station("US1NYNY0074", (40.7969, -73.933), 6.1, "NY", "NEW YORK 8.8 N", Rain),
+    station("US1NYNY0078", (40.7339, -73.9844), -999.9, "", "", Rain),
+    station("USC00305816", (40.7, -74.0167), 3.0, "NY", "NEW YORK WB CITY", Nothing { until: 1960 }),
+    station("USW00094728", (40.7789, -73.9692), 39.6, "NY", "NEW YORK CNTRL PK TWR", Everything { warmer: 6 }),
+    station("USW00094789", (40.6386, -73.7622), 3.4, "NY", "NEW YORK JFK INTL AP", Everything { warmer: -4 }),
 ];
 
 /// Mean daily minimum of the region in the middle of each month, tenths of °C.
@@ -170,8 +126,8 @@ impl Weather {
             let noon = (seasonal(&TMAX_MEANS, month, day) + anomaly - clouds + 15.0 * draw.normal()).max(night + 10.0);
             for (station, days) in STATIONS.iter().zip(&mut days) {
                 let warmer = match station.measures {
-                    Measures::Everything { warmer } => f64::from(warmer),
-                    Measures::Rain | Measures::Nothing { .. } => 0.0,
+                    Everything { warmer } => f64::from(warmer),
+                    Rain | Nothing { .. } => 0.0,
                 };
                 let near = warmer + 4.0 * draw.normal();
                 let rain = rain * (0.7 + 0.6 * draw.unit());
@@ -188,7 +144,7 @@ impl Weather {
     /// Returns tmin, tmax and prcp on a day at the nearest station within [`STATION_KM_MAX`] that has all three.
     pub(super) fn near(&self, day: usize, latitude: f64, longitude: f64) -> Option<[f64; 3]> {
         let observed = STATIONS.iter().zip(&self.days).filter_map(|(station, days)| {
-            let Measures::Everything { .. } = station.measures else { return None };
+            let Everything { .. } = station.measures else { return None };
             let Day { tmin, tmax, prcp } = days.get(day)?;
             let all = [tmin.good()?, tmax.good()?, prcp.good()?];
             let km = haversine_km((latitude, longitude), (station.latitude, station.longitude));
@@ -244,7 +200,7 @@ pub fn write_weather(dir: &Path, options: &WeatherOptions) -> io::Result<()> {
     fs::write(dir.join("ghcnd-stations.txt"), STATIONS.iter().map(station_line).collect::<String>())?;
     fs::write(dir.join("ghcnd-inventory.txt"), inventory(options.year))?;
     for (station, days) in STATIONS.iter().zip(&weather.days) {
-        if let Measures::Nothing { .. } = station.measures {
+        if let Nothing { .. } = station.measures {
             continue;
         }
         let mut out = BufWriter::new(File::create(by_station.join(format!("{}.csv", station.id)))?);
@@ -252,8 +208,8 @@ pub fn write_weather(dir: &Path, options: &WeatherOptions) -> io::Result<()> {
         for (&(month, day), Day { tmin, tmax, prcp }) in weather.calendar.iter().zip(days) {
             let date = format!("{:04}{month:02}{day:02}", weather.year);
             let (elements, source): (&[_], _) = match station.measures {
-                Measures::Everything { .. } => (&[("PRCP", prcp), ("TMAX", tmax), ("TMIN", tmin)], "W"),
-                Measures::Rain | Measures::Nothing { .. } => (&[("PRCP", prcp)], "N"),
+                Everything { .. } => (&[("PRCP", prcp), ("TMAX", tmax), ("TMIN", tmin)], "W"),
+                Rain | Nothing { .. } => (&[("PRCP", prcp)], "N"),
             };
             for (element, reading) in elements {
                 let (value, flag) = match reading {
@@ -283,9 +239,9 @@ fn inventory(year: i16) -> String {
     let mut lines = String::new();
     for Station { id, latitude, longitude, measures, .. } in &STATIONS {
         let (elements, first, last): (&[&str], _, _) = match *measures {
-            Measures::Everything { .. } => (&["TMAX", "TMIN", "PRCP"], year, year),
-            Measures::Rain => (&["PRCP"], year, year),
-            Measures::Nothing { until } => (&["TMAX", "TMIN", "PRCP"], 1871, until),
+            Everything { .. } => (&["TMAX", "TMIN", "PRCP"], year, year),
+            Rain => (&["PRCP"], year, year),
+            Nothing { until } => (&["TMAX", "TMIN", "PRCP"], 1871, until),
         };
         for element in elements {
             lines += &format!("{id:<11} {latitude:>8.4} {longitude:>9.4} {element} {first:04} {last:04}\n");
@@ -342,7 +298,7 @@ mod tests {
         let far = weather.near(0, 37.0, -77.0);
         assert_eq!(far, None);
         let park = haversine_km(MANHATTAN, (40.7789, -73.9692));
-        let decoys = STATIONS.iter().filter(|station| station.measures == Measures::Rain);
+        let decoys = STATIONS.iter().filter(|station| station.measures == Rain);
         let nearer = decoys.filter(|s| haversine_km(MANHATTAN, (s.latitude, s.longitude)) < park).count();
         assert!(nearer > 0);
     }

@@ -10,8 +10,8 @@ use super::{
     outcome::ModelOutcome,
 };
 use crate::{
-    arguments::Bench,
-    generate::{self, DocumentForm, RidesOptions, WeatherOptions},
+    arguments::{Bench, Form},
+    generate::{self, RidesOptions, WeatherOptions},
     session::{Failed, Session},
 };
 use anyhow::Context;
@@ -37,10 +37,8 @@ struct Figures {
 
 /// `bench`
 pub(crate) async fn bench(session: &Session, options: &Bench) -> Result<(), Failed> {
-    let folder = match &options.dir {
-        Some(dir) => dir.join(format!("wildrydes-bench-{}", std::process::id())),
-        None => std::env::temp_dir().join(format!("wildrydes-bench-{}", std::process::id())),
-    };
+    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = parent.join(format!("wildrydes-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("creating the folder {}", folder.display()))?;
     let measured = measure(session, options, &folder).await;
     std::fs::remove_dir_all(&folder).with_context(|| format!("removing the folder {}", folder.display()))?;
@@ -50,20 +48,11 @@ pub(crate) async fn bench(session: &Session, options: &Bench) -> Result<(), Fail
 async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<(), Failed> {
     let (weather, rides) = (folder.join("weather"), folder.join("rides.json"));
     generate::write_weather(&weather, &WeatherOptions::default())?;
-    generate::write_rides(
-        &rides,
-        DocumentForm::TravelData,
-        &RidesOptions { rides: options.rides, ..RidesOptions::default() },
-    )?;
+    generate::write_rides(&rides, Form::TravelData, &RidesOptions { rides: options.rides, ..RidesOptions::default() })?;
     let bytes = std::fs::metadata(&rides).context("reading the size of the generated rides")?.len();
     if !session.shared.json {
-        println!(
-            "{} rides, {} MB, chunks of {}; {} runs each",
-            options.rides,
-            bytes / 1_000_000,
-            options.chunk_size,
-            options.runs
-        );
+        let Bench { rides, chunk_size, runs, .. } = options;
+        println!("{rides} rides, {} MB, chunks of {chunk_size}; {runs} runs each", bytes / 1_000_000);
     }
     let mut overrides = session.shared.overrides.clone();
     overrides.push(("weather.source".to_owned(), weather.display().to_string()));

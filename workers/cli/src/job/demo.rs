@@ -6,8 +6,8 @@ use super::{
     serve,
 };
 use crate::{
-    arguments::Demo,
-    generate::{self, DocumentForm, RidesOptions, WeatherOptions},
+    arguments::{Demo, Form},
+    generate::{self, RidesOptions, WeatherOptions},
     session::{Failed, Session, decided_serve_overrides},
 };
 use anyhow::Context;
@@ -22,7 +22,7 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     let weather_options = WeatherOptions { seed: options.seed, ..WeatherOptions::default() };
     let rides_options = RidesOptions { rides: options.rides, seed: options.seed, ..RidesOptions::default() };
     generate::write_weather(&weather, &weather_options)?;
-    generate::write_rides(&rides, DocumentForm::TravelData, &rides_options)?;
+    generate::write_rides(&rides, Form::TravelData, &rides_options)?;
     if !session.shared.json {
         eprintln!("generated {} rides and a year of weather in {}", options.rides, input.display());
     }

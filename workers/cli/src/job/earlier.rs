@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use std::fmt::Write;
 
 /// A dataset that an earlier command produced.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct EarlierDataset {
     /// When the dataset was made.
@@ -16,10 +17,8 @@ pub(crate) struct EarlierDataset {
     pub(super) without_weather: u64,
     pub(super) without_weather_by_reason: Counts,
     /// How the weather of some of its rides would differ now; absent if the lookup failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) looked_up_again: Option<Changes>,
     /// Why the lookup failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) not_looked_up: Option<String>,
     /// Path in the store that must be removed before the batch can be joined again.
     pub(super) remove: String,

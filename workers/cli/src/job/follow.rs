@@ -280,7 +280,7 @@ async fn subscribe(client: &Client) -> Result<Deliveries, ClientError> {
     for queue in topology::queue::ALL {
         consumers.push(client.listen(exchange::DEAD, queue).await?);
     }
-    Ok(stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed())))
+    Ok(stream::select_all(consumers.into_iter().map(deliveries)))
 }
 
 impl FollowState {

@@ -5,10 +5,12 @@ mod ready;
 mod rejects;
 mod weather;
 
+pub(crate) use weather::warning_in_words;
+
 use super::outcome::{BatchOutcome, ModelOutcome, Outcome, Submission};
 use crate::{
     model::cautions,
-    output::legible,
+    output::{legible, print_json},
     session::{Failed, Session},
 };
 use common::{
@@ -60,7 +62,7 @@ pub(crate) async fn print(
 ) -> Result<(), Failed> {
     let results = Results::read(session, store, outcome).await?;
     match session.shared.json {
-        true => println!("{}", serde_json::to_string_pretty(&results.as_json())?),
+        true => print_json(&results.as_json())?,
         false => print!("{}", results.text(truth)?),
     }
     let Results { ready, mut refused, model, .. } = results;
@@ -335,27 +337,18 @@ fn test(text: &mut String, model: &Model) -> std::fmt::Result {
     let Some(metrics) = &model.test else {
         return writeln!(text, "\nNo rides were held out for testing: there are too few.");
     };
-    let Metrics { confusion, .. } = metrics;
+    let Metrics { confusion, roc_auc, log_loss, brier, accuracy, precision, recall, f1, .. } = metrics;
     let percent = |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
     writeln!(text, "\nOn {} held-out rides", HumanCount(metrics.rides))?;
+    let roc_auc = roc_auc.map_or("–".to_owned(), |auc| format!("{auc:.4}"));
+    let [accuracy, precision, recall, f1] = [Some(*accuracy), *precision, *recall, *f1].map(percent);
     writeln!(
         text,
-        "  ROC AUC {}   log-loss {:.4}   Brier {:.4}   accuracy {}   precision {}   recall {}   F1 {}",
-        metrics.roc_auc.map_or("–".to_owned(), |auc| format!("{auc:.4}")),
-        metrics.log_loss,
-        metrics.brier,
-        percent(Some(metrics.accuracy)),
-        percent(metrics.precision),
-        percent(metrics.recall),
-        percent(metrics.f1),
+        "  ROC AUC {roc_auc}   log-loss {log_loss:.4}   Brier {brier:.4}   accuracy {accuracy}   precision {precision}   \
+         recall {recall}   F1 {f1}"
     )?;
-    writeln!(
-        text,
-        "\n  {:<24}{:>20}{:>20}",
-        format!("at threshold {:.3}", model.threshold),
-        "predicted: none",
-        "predicted: service"
-    )?;
+    let at = format!("at threshold {:.3}", model.threshold);
+    writeln!(text, "\n  {at:<24}{:>20}{:>20}", "predicted: none", "predicted: service")?;
     writeln!(text, "  {:<24}{:>20}{:>20}", "actual: no service", confusion.true_negative, confusion.false_positive)?;
     writeln!(text, "  {:<24}{:>20}{:>20}", "actual: service", confusion.false_negative, confusion.true_positive)
 }

@@ -30,10 +30,7 @@ impl Throttle {
 
     fn is_due_at(&mut self, text: &str, now: Instant) -> bool {
         self.0.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
-        match self.0.contains_key(text) {
-            true => false,
-            false => self.0.insert(text.to_owned(), now).is_none(),
-        }
+        !self.0.contains_key(text) && self.0.insert(text.to_owned(), now).is_none()
     }
 }
 

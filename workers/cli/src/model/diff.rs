@@ -1,12 +1,13 @@
 //! `model diff`: how two versions of a model family differ.
 
-use super::versions::{check_family, resolve, store_of};
+use super::versions::{check_family, resolve};
 use crate::{
     arguments::Family,
+    output::print_json,
     session::{Failed, Session},
 };
 use common::document::{Comparison, Verdict};
-use common::model::{Metrics, Model};
+use common::model::{Interval, Metrics, Model};
 use indicatif::HumanCount;
 use records::registry;
 use serde_json::json;
@@ -23,7 +24,7 @@ struct Difference {
 
 /// `diff`
 pub(super) async fn diff(session: &Session, from: &str, to: &str, family: &Family) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     check_family(&family.model)?;
     let ((_, from), (_, to)) = (resolve(&store, family, from).await?, resolve(&store, family, to).await?);
     let settings = changed_settings(&from, &to)?;
@@ -31,7 +32,7 @@ pub(super) async fn diff(session: &Session, from: &str, to: &str, family: &Famil
     let comparison = verdict.and_then(|verdict| verdict.comparison).filter(|c| c.champion_id == from.model_id);
     let difference = Difference { from, to, settings, comparison };
     match session.shared.json {
-        true => println!("{}", serde_json::to_string_pretty(&difference.as_json())?),
+        true => print_json(&difference.as_json())?,
         false => difference.print(),
     }
     Ok(())
@@ -96,16 +97,11 @@ impl Difference {
         for (name, figure) in FIGURES {
             row(name, of(&self.from, figure), of(&self.to, figure));
         }
-        if let Some(c) = &self.comparison {
+        if let Some(Comparison { rides, metric, champion, challenger, gain, .. }) = &self.comparison {
+            let (rides, metric, Interval { value, lower, upper }) = (HumanCount(*rides), metric.name(), gain);
             println!(
-                "\non the same {} held-out rides: {} {:.5} and {:.5}, better by {:.5} ({:.5} to {:.5})",
-                HumanCount(c.rides),
-                c.metric.name(),
-                c.champion,
-                c.challenger,
-                c.gain.value,
-                c.gain.lower,
-                c.gain.upper
+                "\non the same {rides} held-out rides: {metric} {champion:.5} and {challenger:.5}, better by {value:.5} \
+                 ({lower:.5} to {upper:.5})"
             );
         }
     }

@@ -1,8 +1,9 @@
 //! `model drift`: compares the rides that scorers score with the training data.
 
-use super::versions::{resolve, store_of};
+use super::versions::resolve;
 use crate::{
     arguments::Family,
+    output::print_json,
     session::{Failed, Session},
 };
 use common::{
@@ -33,7 +34,7 @@ struct DriftReport {
 
 /// `model drift`
 pub(super) async fn drift(session: &Session, version: &str, days: u32, family: &Family) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let (Version { model: family, model_id, .. }, model) = resolve(&store, family, version).await?;
     let since = serving::since(i64::from(days), host::now());
     let tally = serving::read(&store, &family, &model_id, Some(&since)).await?;
@@ -42,7 +43,7 @@ pub(super) async fn drift(session: &Session, version: &str, days: u32, family: &
     let drift = drift_of(&model, &tally);
     let report = DriftReport { model, since, tally, drift, delayed_labels };
     match session.shared.json {
-        true => println!("{}", serde_json::to_string_pretty(&as_json(&report))?),
+        true => print_json(&as_json(&report))?,
         false => print!("{}", as_text(&report)?),
     }
     Ok(())

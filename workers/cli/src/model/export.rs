@@ -1,6 +1,6 @@
 //! `model export`: writes a version in a format that works without this software.
 
-use super::versions::{resolve, store_of};
+use super::versions::resolve;
 use crate::{
     arguments::{Family, ModelFormat},
     output::refuse_to_replace,
@@ -18,7 +18,7 @@ pub(super) async fn export(
     (out, force): (Option<&Path>, bool),
     family: &Family,
 ) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let (_, model) = resolve(&store, family, version).await?;
     let text = formatted(&model, format)?;
     match out {

@@ -1,9 +1,9 @@
 //! `model promote`, `rollback` and `retrain`: change which version is served.
 
-use super::versions::{resolve, store_of};
+use super::versions::resolve;
 use crate::{
     arguments::AliasChange,
-    output::legible,
+    output::{legible, print_json},
     session::{Failed, Session, user_and_host},
 };
 use anyhow::{Context, anyhow};
@@ -25,7 +25,7 @@ use trainer::Trainer;
 
 /// `promote`
 pub(super) async fn promote(session: &Session, name: &str, change: &AliasChange) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let (version, artefact) = resolve(&store, &change.family, name).await?;
     check_release(&store, &version, &artefact).await?;
     make_champion(session, &store, &version, change).await
@@ -33,7 +33,7 @@ pub(super) async fn promote(session: &Session, name: &str, change: &AliasChange)
 
 /// `rollback`
 pub(super) async fn rollback(session: &Session, to: Option<&str>, change: &AliasChange) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let family = &change.family.model;
     // An unreadable alias document counts as outdated.
     let alias = unreadable_as_missing(store::read_json::<Alias>(&store, &layout::champion(family)).await)?;
@@ -139,8 +139,7 @@ async fn make_champion(
     champions.extend(named.champions);
     let announced = announce(session, &champions).await;
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "champion": champion, "announced": announced.is_ok() }))?);
-        return Ok(());
+        return print_json(&json!({ "champion": champion, "announced": announced.is_ok() }));
     }
     if breeds > 0 {
         println!("and the {breeds} breed models of its release");
@@ -173,7 +172,7 @@ async fn announce(session: &Session, champions: &[Alias]) -> Result<(), String> 
 
 /// `retrain`
 pub(super) async fn retrain(session: &Session) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let trainer = Trainer::new(session.section()?, store.clone());
     if !session.shared.json {
         eprintln!("training on every dataset of {}", session.store_location()?);
@@ -190,7 +189,7 @@ pub(super) async fn retrain(session: &Session) -> Result<(), Failed> {
         if message.properties.kind.as_deref() == Some(&ModelRejected::KIND.to_string()) {
             let rejected: ModelRejected = decode(&message.body)?;
             if session.shared.json {
-                println!("{}", serde_json::to_string_pretty(&json!({ "rejected": rejected }))?);
+                print_json(&json!({ "rejected": rejected }))?;
             } else if rejected.object.is_some() {
                 println!("{} was trained and not promoted: {} ({})", rejected.model_id, rejected.why, rejected.reason);
                 println!(
@@ -210,7 +209,7 @@ pub(super) async fn retrain(session: &Session) -> Result<(), Failed> {
     }
     let announced = announce(session, &champions).await.is_ok();
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "promoted": promoted, "announced": announced }))?);
+        print_json(&json!({ "promoted": promoted, "announced": announced }))?;
     } else if let [global, breeds @ ..] = promoted.as_slice() {
         println!("{} is champion of {}: {}", global.model_id, global.model, global.why.as_deref().unwrap_or_default());
         if !breeds.is_empty() {

@@ -3,10 +3,10 @@
 //! Versions with an alias stay, and so do the last champions with the breed models of their releases: a rollback may need
 //! them. An interrupted prune leaves folders without `model.json`, which are not versions; the next prune removes them.
 
-use super::versions::{Aliases, store_of};
+use super::versions::Aliases;
 use crate::{
     arguments::Prune,
-    output::{ask, can_ask},
+    output::{ask, can_ask, print_json},
     session::{Failed, Session},
 };
 use anyhow::anyhow;
@@ -53,7 +53,7 @@ impl Removal {
 
 /// `model prune`
 pub(super) async fn prune(session: &Session, prune: &Prune) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let mut removal = plan(&store, prune).await?;
     let nothing = removal.versions.is_empty() && removal.days.is_empty();
     if !prune.dry_run && !nothing {
@@ -76,8 +76,7 @@ pub(super) async fn prune(session: &Session, prune: &Prune) -> Result<(), Failed
         let days: Vec<_> = removal.days.keys().collect();
         let document =
             json!({ "removed": !prune.dry_run, "versions": versions, "days": days, "bytes": removal.bytes() });
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(());
+        return print_json(&document);
     }
     match (nothing, prune.dry_run) {
         (true, _) => println!(

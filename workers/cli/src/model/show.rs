@@ -2,11 +2,11 @@
 
 use super::{
     cautions::cautions,
-    versions::{Aliases, check_family, resolve, store_of},
+    versions::{Aliases, check_family, resolve},
 };
 use crate::{
     arguments::Family,
-    output::legible,
+    output::{legible, print_json, wrapped},
     session::{Failed, Session},
 };
 use common::document::Verdict;
@@ -42,7 +42,7 @@ struct Test {
 
 /// `list`
 pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let family = family.model.as_str();
     check_family(family)?;
     let aliases = Aliases::of(&store, family).await?;
@@ -71,8 +71,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
             "model": family, "champion": champion, "challenger": challenger, "versions": lines,
             "breeds": breed_families.len(), "champions_of_breeds": champions,
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(());
+        return print_json(&document);
     }
     if lines.is_empty() {
         println!(
@@ -92,7 +91,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
     }
     if let Some(champion) = &aliases.champion {
         println!("\nchampion since {} by {}", champion.at, legible(&champion.by, false));
-        print!("{}", wrapped(&champion.why, "  "));
+        print!("{}", paragraph(&champion.why, "  "));
     }
     if !breed_families.is_empty() && !breeds {
         println!("\n{} breeds have breed models (--breeds lists them)", breed_families.len());
@@ -120,11 +119,10 @@ async fn line(store: &Store, family: &str, aliases: &Aliases, model_id: String) 
 
 /// `show`
 pub(super) async fn show(session: &Session, name: &str, family: &Family) -> Result<(), Failed> {
-    let store = store_of(session)?;
+    let store = session.existing_store()?;
     let (version, model) = resolve(&store, family, name).await?;
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&model)?);
-        return Ok(());
+        return print_json(&model);
     }
     let aliases = Aliases::of(&store, &model.model).await?;
     let verdict = registry::read::<Verdict>(&store, &model.model, &model.model_id).await?;
@@ -136,13 +134,13 @@ pub(super) async fn show(session: &Session, name: &str, family: &Family) -> Resu
             let present = (&alias.model_id, &alias.by, &alias.at, &alias.why);
             for (_, by, at, why) in past.chain([present]).filter(|(id, ..)| **id == model.model_id) {
                 println!("  {name} since {at} by {}", legible(by, false));
-                print!("{}", wrapped(why, "    "));
+                print!("{}", paragraph(why, "    "));
             }
         }
     }
     if let Some(verdict) = verdict.filter(|verdict| !verdict.promoted) {
         println!("  not promoted after training ({})", verdict.reason);
-        print!("{}", wrapped(&verdict.why, "    "));
+        print!("{}", paragraph(&verdict.why, "    "));
     }
     let counts = &model.counts;
     println!(
@@ -163,7 +161,7 @@ pub(super) async fn show(session: &Session, name: &str, family: &Family) -> Resu
         print_evidence(evidence);
     }
     for why in cautions(&model) {
-        print!("{}", wrapped(&format!("caution: {why}"), "  "));
+        print!("{}", paragraph(&format!("caution: {why}"), "  "));
     }
     let report = layout::report(&model.model, &model.model_id);
     if store::exists(&store, &report).await? {
@@ -200,15 +198,11 @@ fn p(value: f64) -> String {
 
 fn quality(of: &str, metrics: &Metrics) {
     let share = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.4}"));
+    let Metrics { log_loss, brier, accuracy, roc_auc, average_precision, f1, calibration_error, .. } = *metrics;
+    let [roc_auc, precision, f1, calibration] = [roc_auc, average_precision, f1, calibration_error].map(share);
     println!(
-        "{of}: log-loss {:.5}, Brier {:.5}, ROC AUC {}, average precision {}, accuracy {:.4}, F1 {}, calibration error {}",
-        metrics.log_loss,
-        metrics.brier,
-        share(metrics.roc_auc),
-        share(metrics.average_precision),
-        metrics.accuracy,
-        share(metrics.f1),
-        share(metrics.calibration_error),
+        "{of}: log-loss {log_loss:.5}, Brier {brier:.5}, ROC AUC {roc_auc}, average precision {precision}, \
+         accuracy {accuracy:.4}, F1 {f1}, calibration error {calibration}"
     );
 }
 
@@ -232,21 +226,6 @@ fn print_evidence(evidence: &Evidence) {
 }
 
 /// Wraps a text, each line after `indent`, and makes it safe for a terminal.
-fn wrapped(text: &str, indent: &str) -> String {
-    let mut lines = String::new();
-    let mut line = String::new();
-    for word in legible(text, false).split_whitespace() {
-        if !line.is_empty() && indent.len() + line.len() + word.len() >= WIDTH {
-            lines.push_str(&format!("{indent}{line}\n"));
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    if !line.is_empty() {
-        lines.push_str(&format!("{indent}{line}\n"));
-    }
-    lines
+fn paragraph(text: &str, indent: &str) -> String {
+    wrapped(&legible(text, false), WIDTH - indent.len()).iter().map(|line| format!("{indent}{line}\n")).collect()
 }

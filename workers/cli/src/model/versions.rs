@@ -1,23 +1,12 @@
 //! The versions of a model family, and their aliases.
 
-use crate::{
-    arguments::Family,
-    session::{Failed, Session},
-};
+use crate::{arguments::Family, session::Failed};
 use anyhow::anyhow;
 use common::model::{Alias, AliasName, Model};
 use records::{
     Store, layout,
     registry::{self, Version},
 };
-
-/// Opens the store. Fails if it does not exist.
-pub(super) fn store_of(session: &Session) -> Result<Store, Failed> {
-    match session.store_if_there()? {
-        Some(store) => Ok(store),
-        None => Err(Failed::Broken(anyhow!(session.no_store()?))),
-    }
-}
 
 /// The aliases of a model family.
 pub(super) struct Aliases {

@@ -49,9 +49,7 @@ impl Datasets {
     /// # Errors
     /// Fails if there is no store, no dataset, or no dataset of a named batch; if a manifest is damaged.
     pub(crate) async fn select(session: &Session, selection: &Selection) -> Result<Self, Failed> {
-        let Some(store) = session.store_if_there()? else {
-            return Err(Failed::Broken(anyhow!(session.no_store()?)));
-        };
+        let store = session.existing_store()?;
         let location = session.store_location()?;
         let mut ids = selection.batches.clone();
         if ids.is_empty() {

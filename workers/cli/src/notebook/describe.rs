@@ -6,7 +6,7 @@ use self::summary::{ColumnSummary, Counter, Group, NUMBERS, QUANTILES, RATES, Su
 use crate::{
     arguments::Describe,
     notebook::dataset::{Datasets, LeftOut, moment_of},
-    output::legible,
+    output::{legible, print_json},
     session::{Failed, Session},
 };
 use common::text::truncate;
@@ -31,7 +31,7 @@ pub(crate) async fn describe(session: &Session, options: &Describe) -> Result<()
         })
         .await?;
     match session.shared.json {
-        true => println!("{}", serde_json::to_string_pretty(&as_json(&summary, left_out))?),
+        true => print_json(&as_json(&summary, left_out))?,
         false => print!("{}", as_text(&summary, left_out)?),
     }
     Ok(())

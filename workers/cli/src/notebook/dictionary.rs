@@ -1,6 +1,9 @@
 //! The data dictionary: the meaning of each column of an export.
 
-use crate::session::Failed;
+use crate::{
+    output::{print_json, wrapped},
+    session::Failed,
+};
 use records::datasets::{self, Column, Kind};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -51,7 +54,7 @@ pub(crate) fn as_json() -> Value {
 /// `export --dictionary`
 pub(crate) fn print(json: bool) -> Result<(), Failed> {
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&as_json())?),
+        true => print_json(&as_json())?,
         false => print!("{}", as_text()?),
     }
     Ok(())
@@ -70,22 +73,6 @@ fn as_text() -> Result<String, std::fmt::Error> {
         }
     }
     Ok(text)
-}
-
-/// Wraps a text at blanks into lines of at most `width` characters.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = vec![String::new()];
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

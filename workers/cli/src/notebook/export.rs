@@ -9,7 +9,7 @@ use crate::{
         dataset::{Datasets, FIELDS, LeftOut, Rows},
         dictionary,
     },
-    output::Output,
+    output::{Output, print_json},
     session::{Failed, Session},
 };
 use anyhow::{Context, anyhow};
@@ -246,8 +246,7 @@ fn print_result(
             "bytes": fs::metadata(path)?.len(), "rides": rides, "batches": batches,
             "left_out": { "unlabelled": unlabelled, "duplicates": duplicates }, "dictionary": dictionary,
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(());
+        return print_json(&document);
     }
     let mut lines = Vec::new();
     if let Target::File { path, dictionary, .. } = target {

@@ -2,6 +2,7 @@
 
 use crate::{
     arguments::{Drain, Pause},
+    output::print_json,
     session::{Failed, Session, user_and_host},
 };
 use anyhow::{Context, anyhow};
@@ -64,7 +65,7 @@ async fn set_paused(session: &Session, options: &Pause, paused: bool) -> Result<
     }
     client.close().await;
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&results)?);
+        print_json(&results)?;
     }
     match unfinished.is_empty() {
         true => Ok(()),

@@ -15,7 +15,10 @@ mod permissions;
 #[cfg(test)]
 mod tests;
 
-use crate::session::{Failed, Session};
+use crate::{
+    output::print_json,
+    session::{Failed, Session},
+};
 use findings::{Findings, Severity};
 
 /// `doctor`
@@ -24,7 +27,7 @@ pub(crate) async fn doctor(session: &Session) -> Result<(), Failed> {
     broker::examine(session, &mut findings).await?;
     outside::examine(session, &mut findings).await?;
     match session.shared.json {
-        true => println!("{}", serde_json::to_string_pretty(&findings.as_json())?),
+        true => print_json(&findings.as_json())?,
         false => println!("{}", findings.lines().join("\n")),
     }
     match findings.count(Severity::Broken) {

@@ -5,6 +5,7 @@ mod tests;
 
 use crate::{
     arguments::ConfigCommand,
+    output::print_json,
     session::{Failed, Session},
 };
 use records::StoreSettings;
@@ -77,7 +78,7 @@ pub(crate) fn config(session: &Session, command: &ConfigCommand) -> Result<(), F
     let mut settings = settings();
     settings.retain(|setting| section.as_ref().is_none_or(|section| section == setting.section));
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&settings)?);
+        print_json(&settings)?;
     } else {
         print!("{}", as_toml(&settings));
     }

@@ -13,14 +13,9 @@ use std::sync::Arc;
 
 /// `replay`
 pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Failed> {
-    let Some(store) = session.store_if_there()? else {
-        return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
-    };
+    let store = session.existing_store()?;
     let location = session.store_location()?;
-    let ids = match options.all {
-        true => batches::claimed_ids(&store).await?,
-        false => options.batches.clone(),
-    };
+    let ids = if options.all { batches::claimed_ids(&store).await? } else { options.batches.clone() };
     // Check every batch before anything is published, so that a missing object is reported first.
     let mut batches = Vec::new();
     for id in &ids {

@@ -10,7 +10,7 @@ mod tests;
 use crate::{
     arguments::Status,
     ask::remote::Remote,
-    output::legible,
+    output::{legible, print_json},
     session::{Failed, Session},
 };
 use batches::{BatchStatus, Listing, Which};
@@ -65,8 +65,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         let document = serde_json::json!({
             "batches": batches, "refused": refused, "queues": queue_states, "paused": paused, "notes": notes,
         });
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(());
+        return print_json(&document);
     }
     for line in batches::table(&batches, &refused) {
         println!("{line}");
@@ -77,7 +76,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     if let [BatchStatus { manifest: Some(manifest), .. }] = &batches[..]
         && batch.is_some()
     {
-        println!("{}", serde_json::to_string_pretty(manifest)?);
+        print_json(manifest)?;
     }
     if store.is_none() {
         println!("{}", session.no_store()?);

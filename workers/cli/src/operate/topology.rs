@@ -3,6 +3,7 @@
 use crate::{
     arguments::TopologyCommand,
     operate::users::users,
+    output::print_json,
     session::{Failed, Session},
 };
 use common::topology::{Argument, ExchangeKind, Role, Topology};
@@ -19,7 +20,7 @@ pub(crate) async fn topology(session: &Session, command: &TopologyCommand) -> Re
     match command {
         TopologyCommand::Show { dot: true } => print!("{}", dot(&topology)?),
         TopologyCommand::Show { dot: false } if session.shared.json => {
-            println!("{}", serde_json::to_string_pretty(&topology)?);
+            print_json(&topology)?;
         }
         TopologyCommand::Show { dot: false } => print!("{}", table(&topology)?),
         TopologyCommand::Users(options) => users(session, options)?,

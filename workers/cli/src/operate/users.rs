@@ -2,6 +2,7 @@
 
 use crate::{
     arguments::Users,
+    output::print_json,
     session::{Failed, Session},
 };
 use anyhow::{Context, bail};
@@ -34,11 +35,11 @@ pub(crate) fn users(session: &Session, options: &Users) -> Result<(), Failed> {
     }
     if options.definitions {
         let folder = options.passwords.as_deref().context("--definitions needs --passwords")?;
-        println!("{}", serde_json::to_string_pretty(&definitions(&users, &virtual_host, folder)?)?);
+        print_json(&definitions(&users, &virtual_host, folder)?)?;
     } else if options.rabbitmqctl {
         print!("{}", commands(&users, &virtual_host, options.passwords.as_deref())?);
     } else if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "virtual_host": virtual_host, "users": users }))?);
+        print_json(&json!({ "virtual_host": virtual_host, "users": users }))?;
     } else {
         print!("{}", table(&users)?);
     }

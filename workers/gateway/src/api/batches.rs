@@ -11,7 +11,7 @@ use crate::{
         encoding,
         extract::{BodyPieces, Path, Query},
         pace::Owner,
-        problem::{FieldError, Problem, store_failed},
+        problem::{Answer, FieldError, Problem, store_failed},
         request::PeerNetwork,
     },
 };
@@ -286,10 +286,7 @@ pub(crate) struct Batches {
 /// Lists all batches in order of arrival, newest first.
 #[utoipa::path(get, path = "/v1/batches", tag = "Batches", params(Listing),
     responses((status = 200, description = "A page of batches", body = Batches)))]
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Query(listing): Query<Listing>,
-) -> Result<Json<Batches>, Problem> {
+pub(crate) async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Answer<Batches> {
     if !(1..=500).contains(&listing.limit) {
         return Err(Problem::invalid("invalid-limit", "limit", Some(json!(listing.limit)), "1 to 500"));
     }
@@ -309,7 +306,7 @@ fn cursor(after: &str) -> Result<Cursor, Problem> {
 /// Returns one batch.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}", tag = "Batches", params(("batch_id" = String, Path, description = "Batch")),
     responses((status = 200, description = "The batch", body = Batch)))]
-pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Batch>, Problem> {
+pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Batch> {
     known(&id)?;
     let dead = app.observer.dead().await;
     let batch = state::look(&app.store, &id, &dead).await.map_err(store_failed)?;

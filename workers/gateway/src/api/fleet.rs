@@ -4,7 +4,10 @@ use crate::{
     app::App,
     batches::dead_letters::{DeadLetter, LETTERS_MAX},
     fleet::observe::{Event, Snapshot},
-    http::{extract::Query, problem::Problem},
+    http::{
+        extract::Query,
+        problem::{Answer, Problem},
+    },
 };
 use axum::{
     Json,
@@ -150,19 +153,12 @@ pub(crate) struct DeadLetters {
 /// Lists dead letters with their reasons. `wildrydes dead` shows, replays and drops them.
 #[utoipa::path(get, path = "/v1/dead-letters", tag = "Fleet", params(Listing),
     responses((status = 200, description = "The dead letters", body = DeadLetters)))]
-pub(crate) async fn dead(
-    State(app): State<Arc<App>>,
-    Query(listing): Query<Listing>,
-) -> Result<Json<DeadLetters>, Problem> {
-    if !(1..=LETTERS_MAX).contains(&listing.limit) {
-        return Err(Problem::invalid(
-            "invalid-limit",
-            "limit",
-            Some(json!(listing.limit)),
-            format!("1 to {LETTERS_MAX}"),
-        ));
+pub(crate) async fn dead(State(app): State<Arc<App>>, Query(Listing { limit }): Query<Listing>) -> Answer<DeadLetters> {
+    if !(1..=LETTERS_MAX).contains(&limit) {
+        let expected = format!("1 to {LETTERS_MAX}");
+        return Err(Problem::invalid("invalid-limit", "limit", Some(json!(limit)), expected));
     }
     let dead = app.observer.dead().await;
-    let letters = dead.letters.iter().take(listing.limit).cloned().collect();
+    let letters = dead.letters.iter().take(limit).cloned().collect();
     Ok(Json(DeadLetters { total: dead.total, letters }))
 }

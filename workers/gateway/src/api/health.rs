@@ -1,6 +1,9 @@
 //! Liveness, readiness and metrics.
 
-use crate::{app::App, http::problem::Problem};
+use crate::{
+    app::App,
+    http::problem::{Answer, Problem},
+};
 use axum::{
     Json,
     extract::State,
@@ -27,7 +30,7 @@ pub(crate) async fn alive() -> Json<Health> {
 
 /// Returns whether requests can be answered: not while the broker is away or blocked, no scorer runs, or the gateway shuts down.
 #[utoipa::path(get, path = "/readyz", tag = "Operation", security(()), responses((status = 200, description = "It is ready", body = Health)))]
-pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem> {
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Answer<Health> {
     readiness(&app)?;
     Ok(Json(Health { status: "ready" }))
 }

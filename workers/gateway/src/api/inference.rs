@@ -5,7 +5,7 @@ use crate::{
     app::App,
     http::{
         extract::{Path, expect_json, whole_body},
-        problem::{Problem, store_failed},
+        problem::{Answer, Problem, store_failed},
     },
     score::{
         answer::RideScore,
@@ -96,7 +96,7 @@ pub(crate) async fn live() -> Json<Live> {
 /// Returns whether the gateway can score.
 #[utoipa::path(get, path = "/v2/health/ready", tag = "Open Inference Protocol", security(()),
     responses((status = 200, description = "It is ready", body = Ready)))]
-pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Ready>, Problem> {
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Answer<Ready> {
     super::health::readiness(&app)?;
     Ok(Json(Ready { name: None, ready: true }))
 }
@@ -104,10 +104,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Ready>, Pr
 /// Returns a model's name, version, inputs and outputs.
 #[utoipa::path(get, path = "/v2/models/{model}", tag = "Open Inference Protocol", params(("model" = String, Path, description = "Model family")),
     responses((status = 200, description = "The model", body = ModelMetadata)))]
-pub(crate) async fn model(
-    State(app): State<Arc<App>>,
-    Path(model): Path<String>,
-) -> Result<Json<ModelMetadata>, Problem> {
+pub(crate) async fn model(State(app): State<Arc<App>>, Path(model): Path<String>) -> Answer<ModelMetadata> {
     metadata(&app, &model, None).await.map(Json)
 }
 
@@ -118,17 +115,14 @@ pub(crate) async fn model(
 pub(crate) async fn model_version(
     State(app): State<Arc<App>>,
     Path((model, version)): Path<(String, String)>,
-) -> Result<Json<ModelMetadata>, Problem> {
+) -> Answer<ModelMetadata> {
     metadata(&app, &model, Some(&version)).await.map(Json)
 }
 
 /// Returns whether a model can score.
 #[utoipa::path(get, path = "/v2/models/{model}/ready", tag = "Open Inference Protocol", params(("model" = String, Path, description = "Model family")),
     responses((status = 200, description = "It is ready", body = Ready)))]
-pub(crate) async fn model_ready(
-    State(app): State<Arc<App>>,
-    Path(model): Path<String>,
-) -> Result<Json<Ready>, Problem> {
+pub(crate) async fn model_ready(State(app): State<Arc<App>>, Path(model): Path<String>) -> Answer<Ready> {
     is_ready(&app, model, None).await
 }
 
@@ -139,7 +133,7 @@ pub(crate) async fn model_ready(
 pub(crate) async fn model_version_ready(
     State(app): State<Arc<App>>,
     Path((model, version)): Path<(String, String)>,
-) -> Result<Json<Ready>, Problem> {
+) -> Answer<Ready> {
     is_ready(&app, model, Some(&version)).await
 }
 
@@ -200,7 +194,7 @@ async fn metadata(app: &App, model: &str, version: Option<&str>) -> Result<Model
     })
 }
 
-async fn is_ready(app: &App, model: String, version: Option<&str>) -> Result<Json<Ready>, Problem> {
+async fn is_ready(app: &App, model: String, version: Option<&str>) -> Answer<Ready> {
     served(app, &model, version).await?;
     app.link.requester(queue::SCORER)?;
     Ok(Json(Ready { name: Some(model), ready: true }))

@@ -4,7 +4,7 @@ use crate::{
     app::App,
     http::{
         extract::Path,
-        problem::{Problem, store_failed},
+        problem::{Answer, Problem, store_failed},
     },
 };
 use axum::{
@@ -61,6 +61,7 @@ pub(crate) struct FamilyInFull {
 }
 
 /// A version that an alias names or named.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NamedVersion {
     model_id: String,
@@ -71,11 +72,9 @@ pub(crate) struct NamedVersion {
     /// Why the alias was set.
     why: String,
     /// Number of training rides; absent if the artefact is gone.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     rides: Option<u64>,
     /// Quality on the held-out split.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     test: Option<Quality>,
 }
@@ -108,7 +107,7 @@ pub(crate) struct Versions {
 
 /// Lists the model families, without those of breeds.
 #[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "The model families", body = Models)))]
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Problem> {
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Models> {
     let mut models = Vec::new();
     let families = registry::families(&app.store).await.map_err(store_failed)?;
     // There may be thousands of breed models: they are counted here, and each can be read by its name.
@@ -127,10 +126,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Pr
 /// Returns a model family: its champion, challenger and former champions.
 #[utoipa::path(get, path = "/v1/models/{model}", tag = "Models", params(("model" = String, Path, description = "Model family")),
     responses((status = 200, description = "The family", body = FamilyInFull)))]
-pub(crate) async fn family(
-    State(app): State<Arc<App>>,
-    Path(model): Path<String>,
-) -> Result<Json<FamilyInFull>, Problem> {
+pub(crate) async fn family(State(app): State<Arc<App>>, Path(model): Path<String>) -> Answer<FamilyInFull> {
     known(&model, &model)?;
     let champion = named(&app.store, &model, AliasName::Champion).await?;
     if champion.is_none() && model != app.settings.model && versions_of(&app.store, &model).await?.is_empty() {
@@ -173,10 +169,7 @@ async fn read_version(store: &Store, model: &str, past: Past) -> Result<(NamedVe
 /// Lists the versions of a model family.
 #[utoipa::path(get, path = "/v1/models/{model}/versions", tag = "Models", params(("model" = String, Path, description = "Model family")),
     responses((status = 200, description = "The ids of the versions", body = Versions)))]
-pub(crate) async fn versions(
-    State(app): State<Arc<App>>,
-    Path(model): Path<String>,
-) -> Result<Json<Versions>, Problem> {
+pub(crate) async fn versions(State(app): State<Arc<App>>, Path(model): Path<String>) -> Answer<Versions> {
     known(&model, &model)?;
     let versions = versions_of(&app.store, &model).await?;
     if versions.is_empty() && model != app.settings.model {
@@ -192,7 +185,7 @@ pub(crate) async fn versions(
 pub(crate) async fn version(
     State(app): State<Arc<App>>,
     Path((model, version)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
+) -> Answer<Value> {
     known(&model, &version)?;
     let artefact =
         store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(store_failed)?;

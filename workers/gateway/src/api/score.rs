@@ -4,7 +4,7 @@ use crate::{
     app::App,
     http::{
         extract::{Query, expect_json, whole_body},
-        problem::{FieldError, Problem},
+        problem::{Answer, FieldError, Problem},
     },
     score::{
         answer::{ManyScores, OneScore, ScoreAnswer, ScoreOrError},
@@ -50,7 +50,7 @@ pub(crate) async fn score(
     State(app): State<Arc<App>>,
     Query(options): Query<Options>,
     request: Request,
-) -> Result<Json<ScoreAnswer>, Problem> {
+) -> Answer<ScoreAnswer> {
     let deadline = Instant::now() + app.deadline();
     expect_json(request.headers())?;
     let body = whole_body(request, &app).await?;
@@ -76,7 +76,7 @@ async fn many(
     Rides { kept, count }: Rides,
     request_id: Option<String>,
     deadline: Instant,
-) -> Result<Json<ScoreAnswer>, Problem> {
+) -> Answer<ScoreAnswer> {
     if kept.is_empty() {
         return Err(Problem::unprocessable("no-rides", "the array of rides is empty: expected at least one ride")
             .at(FieldError { field: String::new(), value: None, expected: "at least one ride".to_owned() }));

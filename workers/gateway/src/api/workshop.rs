@@ -2,7 +2,7 @@
 
 use crate::{
     app::App,
-    http::{extract::whole_body, problem::Problem},
+    http::{extract::whole_body, problem::Answer},
     score::{
         body,
         scoring::{self, ScoreOptions},
@@ -44,7 +44,7 @@ pub(crate) struct WorkshopRide {
 /// Accepts every Content-Type, because `curl -d` sends that of a form.
 #[utoipa::path(post, path = "/v1/score/workshop", tag = "Scores", request_body = WorkshopRide,
     responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, content_type = "application/json", example = json!(0.63))))]
-pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Result<Json<f64>, Problem> {
+pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Answer<f64> {
     let deadline = Instant::now() + app.deadline();
     let ride = body::read_one(&whole_body(request, &app).await?)?;
     let options = ScoreOptions { explain: false, units: Units::default() };

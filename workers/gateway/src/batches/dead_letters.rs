@@ -10,6 +10,7 @@ use common::{
     envelope,
     topology::{dead_queue, queue},
 };
+use parking_lot::Mutex;
 use runtime::{
     broker::Delivery,
     client::{Client, ClientError},
@@ -18,7 +19,7 @@ use serde::Serialize;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -142,7 +143,7 @@ impl DeadLetterSnapshot {
         };
         let read = self.read.get(batch_id).into_iter().flatten().find(is_ours).cloned();
         read.or_else(|| {
-            let arrivals = lock(&self.arrivals);
+            let arrivals = self.arrivals.lock();
             arrivals.refusals.get(batch_id).into_iter().flatten().map(|(_, refusal)| refusal).find(is_ours).cloned()
         })
     }
@@ -176,10 +177,6 @@ impl Arrivals {
         });
         self.kept = self.refusals.values().map(Vec::len).sum();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The last read.
@@ -224,14 +221,14 @@ impl DeadLetterReader {
     /// Records a dead letter that has just arrived.
     pub(crate) fn record_arrival(&self, delivery: &Delivery) -> DeadLetter {
         let letter = read(&delivery.routing_key, &self.namespace, delivery);
-        lock(&self.arrivals).add(&letter);
+        self.arrivals.lock().add(&letter);
         letter
     }
 
     /// Returns the dead letters; the last ones read if the broker does not answer.
     pub(crate) async fn dead(self: &Arc<Self>) -> DeadLetterSnapshot {
         let mut known = self.known.lock().await;
-        let arrivals = lock(&self.arrivals).count;
+        let arrivals = self.arrivals.lock().count;
         let is_looked_at = known.looked.is_some_and(|(at, then)| at.elapsed() < DEPTHS_FRESH && then == arrivals);
         // RabbitMQ does not count messages that a consumer holds: while the task reads, the lengths are too small.
         if is_looked_at || self.reading.load(SeqCst) {
@@ -265,7 +262,7 @@ impl DeadLetterReader {
     /// letters, does not replace a complete one.
     async fn read_all(&self, known: &mut LastRead, client: &Client, depths: Vec<u64>, within: Duration) {
         // Dead letters that arrive from here on may be missing from this read.
-        let before = lock(&self.arrivals).count;
+        let before = self.arrivals.lock().count;
         let (started, mut found, mut is_whole) = (Instant::now(), Found::default(), true);
         for (name, depth) in queue::ALL.into_iter().zip(&depths).filter(|(_, depth)| **depth > 0) {
             let count = found.count;
@@ -285,7 +282,7 @@ impl DeadLetterReader {
         let dead =
             DeadLetterSnapshot { total, letters: Arc::new(found.letters), read: Arc::new(found.refusals), arrivals };
         if is_whole {
-            lock(&self.arrivals).forget(before);
+            self.arrivals.lock().forget(before);
         }
         let read = is_whole.then(|| (Instant::now(), started.elapsed()));
         known.take(LastRead { looked: None, read, depths, dead });

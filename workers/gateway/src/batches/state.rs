@@ -18,46 +18,38 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use utoipa::ToSchema;
 
 /// A batch and its state.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Batch {
     pub(crate) batch_id: String,
     pub(crate) state: BatchState,
     /// Name given by its publisher.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     source: Option<String>,
     /// When it was submitted to the gateway, RFC 3339; absent for batches that were published directly.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     submitted_at: Option<String>,
     /// SHA-256 of its bytes.
     sha256: String,
     /// Progress; only while the batch is in progress.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     progress: Option<Progress>,
     /// If the dataset is ready and has no ride: whether the batch had none, or all were rejected, and the most frequent reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     note: Option<String>,
     /// Counts of its rides; only if its dataset is ready.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     counts: Option<RideCounts>,
     /// Number of rides per weather station.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     stations: Option<BTreeMap<String, u64>>,
     /// The files of its dataset.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     files: Option<Vec<FileOfDataset>>,
     /// SHA-256 of its dataset's manifest.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     manifest_sha256: Option<String>,
     /// Why the batch is refused; an operator can replay it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     refused: Option<Refused>,
     links: Links,

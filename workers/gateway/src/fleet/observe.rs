@@ -25,7 +25,7 @@ use runtime::{
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -154,7 +154,7 @@ pub(crate) struct Observer {
     /// When the serving statistics were last read.
     statistics_read_at: Mutex<Option<Instant>>,
     /// Number of acknowledged messages by queue, and when it was read.
-    done: std::sync::Mutex<HashMap<&'static str, (Instant, u64)>>,
+    done: parking_lot::Mutex<HashMap<&'static str, (Instant, u64)>>,
     events: broadcast::Sender<Event>,
 }
 
@@ -181,7 +181,7 @@ impl Observer {
             latest: Mutex::default(),
             letters,
             statistics_read_at: Mutex::default(),
-            done: std::sync::Mutex::default(),
+            done: parking_lot::Mutex::default(),
             events,
         }
     }
@@ -326,7 +326,7 @@ impl Observer {
     /// Returns the acknowledged messages per second since the last snapshot.
     fn rate(&self, queue: &'static str, total: u64) -> Option<f64> {
         let now = Instant::now();
-        let before = self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(queue, (now, total));
+        let before = self.done.lock().insert(queue, (now, total));
         let (at, done) = before?;
         let seconds = now.duration_since(at).as_secs_f64();
         (seconds > 0.0 && total >= done).then(|| (total - done) as f64 / seconds)
@@ -363,7 +363,7 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &De
     for queue in queue::ALL {
         consumers.push(client.listen(exchange::DEAD, queue).await.map_err(broken)?);
     }
-    let mut arrivals = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
+    let mut arrivals = stream::select_all(consumers.into_iter().map(deliveries));
     while let Some(delivery) = arrivals.next().await {
         let delivery = delivery.map_err(|error| error.to_string())?;
         for event in events_of(&delivery, letters) {

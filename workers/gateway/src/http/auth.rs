@@ -107,8 +107,8 @@ impl ApiKeys {
             return Err(Problem::unauthorized("this key is unknown; ask the operator of the gateway for one"));
         };
         if !known.scopes.contains(&scope) {
-            let has: Vec<&str> = known.scopes.iter().map(|scope| scope.name()).collect();
-            let detail = format!("the key of {} has the scope {}, not {}", known.name, has.join(" and "), scope.name());
+            let has: Vec<String> = known.scopes.iter().map(Scope::to_string).collect();
+            let detail = format!("the key of {} has the scope {}, not {scope}", known.name, has.join(" and "));
             return Err(Problem::forbidden(detail));
         }
         if let Some(limiter) = &known.limiter

@@ -6,9 +6,10 @@ use axum::{
     response::Response,
 };
 use http_body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -24,11 +25,11 @@ struct Reading(Mutex<Option<Instant>>);
 
 impl Reading {
     fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.0.lock() = since;
     }
 
     fn unread_for(&self, now: Instant) -> Duration {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.0.lock();
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }

@@ -5,11 +5,12 @@ use crate::{
     metrics::Metrics,
 };
 use futures::task::AtomicWaker;
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -241,14 +242,10 @@ impl Connections {
         Arc::new(Self { inner, total, start: Instant::now(), released, metrics, log })
     }
 
-    fn locked(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Accepts a connection, and closes another one for it if the limit is reached. Returns `None` if every other connection has a
     /// request in progress: the new one is refused.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Arc<Connection>> {
-        let mut inner = self.locked();
+        let mut inner = self.inner.lock();
         let (admitted, limit) = match inner.table.admit(peer, Instant::now()) {
             Ok((id, closed)) => {
                 if let Some(line) = closed.and_then(|(closed, _)| inner.lines.get(&closed)) {
@@ -268,7 +265,7 @@ impl Connections {
             let limit = if limit == Limit::Connections { self.total } else { limit };
             self.metrics.limits().refused(limit);
             if let Some(count) = self.log.due(Instant::now()) {
-                let limit = limit.name();
+                let limit = limit.into_str();
                 tracing::warn!(limit, count, %peer, "a limit on connections is reached: idle ones are closed, or new ones refused");
             }
         }
@@ -280,7 +277,7 @@ impl Connections {
         loop {
             let released = self.released.notified();
             let is_full = {
-                let inner = self.locked();
+                let inner = self.inner.lock();
                 inner.table.entries.len() > inner.table.total_max + CLOSING_MAX
             };
             // A blocked task must not stop the others.
@@ -292,7 +289,7 @@ impl Connections {
 
     /// Closes the connection that is first in the order of closing.
     pub(crate) fn close_one(&self) {
-        let mut inner = self.locked();
+        let mut inner = self.inner.lock();
         if let Some((.., id)) = inner.table.closable.first().copied() {
             inner.table.close(id);
             if let Some(line) = inner.lines.get(&id) {
@@ -304,7 +301,7 @@ impl Connections {
     /// Closes connections that have been idle for too long.
     pub(crate) fn close_idle(&self, now: Instant) {
         let Some(then) = now.checked_sub(IDLE_MAX) else { return };
-        let mut inner = self.locked();
+        let mut inner = self.inner.lock();
         for id in inner.table.idle_since(then) {
             inner.table.close(id);
             if let Some(line) = inner.lines.get(&id) {
@@ -315,7 +312,7 @@ impl Connections {
 
     /// Returns the current use of the limits.
     pub(crate) fn usage(&self) -> Usage {
-        let inner = self.locked();
+        let inner = self.inner.lock();
         let table = &inner.table;
         let blocked = inner.lines.values().map(|line| line.blocked_since.load(Ordering::Relaxed)).filter(|&at| at > 0);
         let write = blocked.min().map(|at| self.start.elapsed().saturating_sub(Duration::from_millis(at - 1)));
@@ -331,7 +328,7 @@ impl Connections {
 
     fn release(&self, id: u64, head_timeout: Duration) {
         let headless_since = {
-            let mut inner = self.locked();
+            let mut inner = self.inner.lock();
             inner.lines.remove(&id);
             inner.table.release(id)
         };
@@ -358,7 +355,7 @@ impl Connection {
 
     /// Records that a request begins; it ends when the token is dropped.
     pub(crate) fn begins(self: &Arc<Self>) -> Busy {
-        self.connections.locked().table.begins(self.id);
+        self.connections.inner.lock().table.begins(self.id);
         Busy(Arc::clone(self))
     }
 
@@ -382,7 +379,7 @@ impl Connection {
     pub(crate) fn close_unread(&self) {
         if !self.is_closed() {
             self.count_unread();
-            self.connections.locked().table.close(self.id);
+            self.connections.inner.lock().table.close(self.id);
             self.line.close();
         }
     }
@@ -411,7 +408,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.connections.locked().table.ends(self.0.id, Instant::now());
+        self.0.connections.inner.lock().table.ends(self.0.id, Instant::now());
     }
 }
 

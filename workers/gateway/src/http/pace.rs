@@ -11,12 +11,8 @@
 
 use super::problem::Problem;
 use crate::{limits::Limit, metrics::Metrics};
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// An upload that is less than this behind the lowest rate keeps its slot: it may have just begun.
@@ -177,14 +173,10 @@ impl UploadSlots {
         Arc::new(Self { limits, state, metrics: Arc::clone(metrics) })
     }
 
-    fn locked(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Registers an upload that begins. It has no slot yet. If too many wait, the one that is furthest behind is ended.
     pub(crate) fn begin(self: &Arc<Self>, owner: Owner) -> UploadSlot {
         let (now, limits) = (Instant::now(), &self.limits);
-        let mut state = self.locked();
+        let mut state = self.state.lock();
         if state.count(false) >= WAITING_MAX
             && let Some((_, slowest)) = state.slowest(false, now, limits)
         {
@@ -205,7 +197,7 @@ impl UploadSlots {
 
     /// Current use of the limits.
     pub(crate) fn usage(&self) -> Usage {
-        let (now, state) = (Instant::now(), self.locked());
+        let (now, state) = (Instant::now(), self.state.lock());
         let paces = || state.entries.values().map(|entry| &entry.pace);
         Usage {
             uploads: state.count(true),
@@ -224,7 +216,7 @@ pub(crate) struct UploadSlot {
 
 impl UploadSlot {
     fn with<T>(&self, act: impl FnOnce(&mut Pace, &UploadLimits) -> T) -> Option<T> {
-        self.slots.locked().entries.get_mut(&self.id).map(|entry| act(&mut entry.pace, &self.slots.limits))
+        self.slots.state.lock().entries.get_mut(&self.id).map(|entry| act(&mut entry.pace, &self.slots.limits))
     }
 
     /// Takes a slot. If none is free, another upload is ended for this one.
@@ -233,7 +225,7 @@ impl UploadSlot {
     /// 503 if no upload is behind the lowest rate and no owner has more than its share; 408 if this upload was ended for another.
     pub(crate) fn take(&self) -> Result<(), Problem> {
         let (now, UploadSlots { limits, metrics, .. }) = (Instant::now(), &*self.slots);
-        let mut state = self.slots.locked();
+        let mut state = self.slots.state.lock();
         let Some(owner) = state.entries.get(&self.id).map(|entry| entry.owner.clone()) else {
             return Err(self.displaced());
         };
@@ -303,7 +295,7 @@ impl UploadSlot {
 
 impl Drop for UploadSlot {
     fn drop(&mut self) {
-        self.slots.locked().entries.remove(&self.id);
+        self.slots.state.lock().entries.remove(&self.id);
     }
 }
 
@@ -423,7 +415,7 @@ mod tests {
         let _others = (take(&slots, 1).unwrap(), take(&slots, 1).unwrap());
         assert_eq!(slots.usage().uploads, 2);
         let waiting: Vec<UploadSlot> = first.into_iter().chain([begin(&slots, 1)]).collect();
-        assert_eq!(slots.locked().count(false), WAITING_MAX);
+        assert_eq!(slots.state.lock().count(false), WAITING_MAX);
         // The first one falls behind the others while it waits for its client.
         assert!(
             tokio::time::timeout(Duration::from_secs(1), waiting[0].piece(std::future::pending::<()>(), |()| None))
@@ -431,7 +423,7 @@ mod tests {
                 .is_err()
         );
         let _one_more = begin(&slots, 1);
-        assert_eq!(slots.locked().count(false), WAITING_MAX, "one was ended for it");
+        assert_eq!(slots.state.lock().count(false), WAITING_MAX, "one was ended for it");
         let why = waiting[0].piece(async {}, |()| None).await.unwrap_err();
         assert_eq!(why.status().as_u16(), 408);
         assert_eq!(waiting[0].take().unwrap_err().status().as_u16(), 408);

@@ -44,6 +44,9 @@ pub struct Problem {
     names_codings: bool,
 }
 
+/// The JSON answer of a handler, or why there is none.
+pub(crate) type Answer<T> = Result<Json<T>, Problem>;
+
 /// An invalid field.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct FieldError {

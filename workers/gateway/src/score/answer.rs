@@ -16,26 +16,22 @@ pub(crate) struct OneScore {
 
 /// The scores of several rides: by the global model, and by breed models for rides that name their breed. The model is absent if
 /// no ride could be scored.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ManyScores {
     /// As in the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) request_id: Option<String>,
     /// Model family.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) model: Option<String>,
     /// Version that made every score of this answer that has no `by` of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) model_id: Option<String>,
     /// Probability from which the decision is service.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) threshold: Option<f64>,
     /// What the contributions add to; with `explain`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) baseline: Option<Baseline>,
     /// In the order of the request.
@@ -77,10 +73,10 @@ pub(crate) struct Baseline {
 }
 
 /// A scored ride.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RideScore {
     /// As in the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) ride_id: Option<String>,
     /// Probability of a service request, 0 to 1.
@@ -89,11 +85,9 @@ pub(crate) struct RideScore {
     /// Whether the probability reaches the threshold.
     pub(crate) service: bool,
     /// In an array: the model that made this score, if it is not that of the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) by: Option<ScoredBy>,
     /// Why the global model scored the ride instead of the model of its breed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) fallback: Option<FallbackName>,
     /// What each feature adds to the log-odds, largest first; with `explain`.
@@ -101,7 +95,6 @@ pub(crate) struct RideScore {
     #[schema(required = false)]
     pub(crate) contributions: Vec<Reason>,
     /// The weather that was looked up.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) weather: Option<LookedUp>,
 }

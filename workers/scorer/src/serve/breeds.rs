@@ -22,6 +22,7 @@ use common::{
     outcome::Failure,
     served::BreedCache,
 };
+use parking_lot::{Mutex, RwLock};
 use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 use records::{layout, store::Store};
 use std::{
@@ -29,7 +30,7 @@ use std::{
     convert::Infallible,
     hash::{BuildHasherDefault, DefaultHasher},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -83,7 +84,7 @@ impl Known {
 
 impl Slot {
     fn known(&self) -> Known {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.read().clone()
     }
 }
 
@@ -151,7 +152,7 @@ impl Breeds {
 
     /// Returns the counts since the last call.
     pub(crate) fn take_counts(&self) -> BreedCache {
-        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let counts = std::mem::take(&mut *self.counts.lock());
         BreedCache { evictions: self.evictions.0.swap(0, Ordering::Relaxed), ..counts }
     }
 
@@ -222,7 +223,7 @@ impl Breeds {
             }
         }
         {
-            let mut counts = breeds.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = breeds.counts.lock();
             counts.hits += hits;
             counts.misses += misses;
         }
@@ -253,7 +254,7 @@ impl Breeds {
                 let began = Instant::now();
                 let known = breeds.read(&family, None).await.unwrap_or(Known::Fallback(Fallback::Unavailable));
                 let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
-                breeds.counts.lock().unwrap_or_else(PoisonError::into_inner).loaded(took_ms);
+                breeds.counts.lock().loaded(took_ms);
                 Ok::<_, Infallible>(Arc::new(Slot {
                     known: RwLock::new(known),
                     read_ms: AtomicU64::new(breeds.now_ms()),
@@ -327,7 +328,7 @@ impl Breeds {
                     Known::Fallback(_) => None,
                 };
                 if let Some(known) = breeds.read(&family, model.as_ref()).await {
-                    *slot.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+                    *slot.known.write() = known;
                 }
                 slot.read_ms.store(breeds.now_ms(), Ordering::Relaxed);
                 slot.reading.store(false, Ordering::Release);

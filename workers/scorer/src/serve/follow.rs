@@ -2,10 +2,11 @@
 
 use crate::serve::version::{self, AliasRead, NamedVersion};
 use common::{model::AliasName, outcome::Failure};
+use parking_lot::RwLock;
 use records::store::Store;
 use std::{
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -45,7 +46,7 @@ pub(crate) struct Follower {
     /// Permits to wait for a read. A request without a permit uses the known version, so that some handlers stay free.
     waiting: Semaphore,
     /// Why the named version cannot be served; logged once.
-    complaint: std::sync::Mutex<Option<String>>,
+    complaint: parking_lot::Mutex<Option<String>>,
 }
 
 impl Follower {
@@ -64,12 +65,12 @@ impl Follower {
             known_ms: AtomicU64::new(0),
             in_vain_ms: AtomicU64::new(NEVER),
             waiting: Semaphore::new(waiting_max),
-            complaint: std::sync::Mutex::default(),
+            complaint: parking_lot::Mutex::default(),
         }
     }
 
     pub(crate) fn served(&self) -> Option<Arc<NamedVersion>> {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.served.read().clone()
     }
 
     /// Reads the alias now. If that fails, the next request triggers another read.
@@ -134,7 +135,7 @@ impl Follower {
         match version::read(&self.store, &self.family, self.name, known.as_deref()).await {
             Ok(AliasRead::New(named)) => {
                 tracing::info!(model = %self.family, alias, model_id = %named.model.model_id, "serving");
-                *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(named));
+                *self.served.write() = Some(Arc::new(named));
                 self.is_new_complaint(None);
             }
             Ok(AliasRead::Unchanged | AliasRead::NoVersion) => {}
@@ -155,7 +156,7 @@ impl Follower {
 
     /// Records why the version cannot be served. Returns whether the reason is new.
     fn is_new_complaint(&self, why: Option<&str>) -> bool {
-        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.complaint.lock();
         let is_new = last.as_deref() != why;
         *last = why.map(str::to_owned);
         is_new

@@ -23,17 +23,13 @@ use common::{
     served::{BreedCache, FeatureTally, Shadow, Tally, bin_of},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use records::{
     serving::{self, VersionDay},
     store::Store,
 };
 use runtime::host;
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Minimum number of versions that can be counted at the same time.
 const VERSIONS_MIN: usize = 64;
@@ -91,10 +87,6 @@ impl ServingStats {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts an answered request, and schedules a write.
     pub(crate) fn note(
         stats: &Arc<Self>,
@@ -131,7 +123,7 @@ impl ServingStats {
             by_global: by_global(models, request, evaluations),
             answered,
         };
-        stats.state().count(&round, stats.versions_max);
+        stats.state.lock().count(&round, stats.versions_max);
         let rides = request.rides.iter().zip(evaluations).enumerate().filter_map(|(index, (ride, evaluation))| {
             let key = match models.choice(index) {
                 Choice::Breed(place) => &round.breeds[place].0,
@@ -145,13 +137,13 @@ impl ServingStats {
 
     /// Schedules a write of all counts that are not written yet.
     fn write_soon(stats: &Arc<Self>) {
-        if std::mem::replace(&mut stats.state().will_be_written, true) {
+        if std::mem::replace(&mut stats.state.lock().will_be_written, true) {
             return;
         }
         let stats = Arc::clone(stats);
         tokio::spawn(async move {
             tokio::time::sleep(stats.write_after).await;
-            stats.state().will_be_written = false;
+            stats.state.lock().will_be_written = false;
             if !stats.write().await {
                 Self::write_soon(&stats);
             }
@@ -162,7 +154,7 @@ impl ServingStats {
     pub(crate) async fn write(&self) -> bool {
         let _turn = self.turn.lock().await;
         let new: Vec<Arc<VersionDay>> = {
-            let state = self.state();
+            let state = self.state.lock();
             state.counted.iter().filter(|(_, counted)| counted.is_new()).map(|(key, _)| Arc::clone(key)).collect()
         };
         let writing = stream::iter(new).map(Ok).try_for_each_concurrent(WRITES_MAX, |key| async move {
@@ -175,7 +167,7 @@ impl ServingStats {
             return false;
         }
         let today = host::now().strftime("%F").to_string();
-        self.state().counted.retain(|key, counted| counted.is_new() || key.date >= today);
+        self.state.lock().counted.retain(|key, counted| counted.is_new() || key.date >= today);
         if let Err(why) = self.sample.write(&self.store, &self.scorer, &today).await {
             tracing::warn!(%why, "cannot write the sample of scored rides yet");
             return false;
@@ -184,13 +176,13 @@ impl ServingStats {
     }
 
     async fn write_counts(&self, key: &VersionDay) -> Result<(), Failure> {
-        if self.state().counted.get(key).is_some_and(|counted| counted.before.is_none()) {
+        if self.state.lock().counted.get(key).is_some_and(|counted| counted.before.is_none()) {
             let before = serving::written(&self.store, key, &self.scorer).await?;
-            if let Some(counted) = self.state().counted.get_mut(key) {
+            if let Some(counted) = self.state.lock().counted.get_mut(key) {
                 counted.before = Some(before);
             }
         }
-        let (tally, turn) = match self.state().counted.get(key) {
+        let (tally, turn) = match self.state.lock().counted.get(key) {
             Some(Counted { tally, before: Some(before), turn, .. }) => {
                 let mut sum = before.clone();
                 sum.add(tally);
@@ -199,7 +191,7 @@ impl ServingStats {
             _ => return Ok(()),
         };
         serving::write(&self.store, key, &self.scorer, tally).await?;
-        if let Some(counted) = self.state().counted.get_mut(key) {
+        if let Some(counted) = self.state.lock().counted.get_mut(key) {
             counted.written = turn;
         }
         Ok(())
@@ -208,7 +200,7 @@ impl ServingStats {
     /// Returns the number of versions whose counts are in memory.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.state().counted.len()
+        self.state.lock().counted.len()
     }
 }
 

@@ -4,6 +4,7 @@
 //! each version, independent of the order and number of requests.
 
 use common::{outcome::Failure, served::write_scored};
+use parking_lot::Mutex;
 use records::{
     serving::{self, VersionDay},
     store::Store,
@@ -12,7 +13,7 @@ use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -68,7 +69,7 @@ impl Sample {
         if rows.is_empty() {
             return;
         }
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = self.fresh.lock();
         fresh.append(&mut rows);
         if fresh.len() > 2 * self.rides_max {
             fresh.select_nth_unstable_by_key(self.rides_max, |row| row.hash);
@@ -78,10 +79,10 @@ impl Sample {
 
     /// Writes the complete file of each version whose sample has changed.
     pub(crate) async fn write(&self, store: &Store, scorer: &str, today: &str) -> Result<(), Failure> {
-        let fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
+        let fresh = std::mem::take(&mut *self.fresh.lock());
         let (kept, rides_max) = (Arc::clone(&self.kept), self.rides_max);
         let encoding = host::offload(move || {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = kept.lock();
             kept.add(fresh, rides_max);
             (kept.files(), kept.limit(rides_max))
         });
@@ -89,10 +90,10 @@ impl Sample {
         self.limit.store(limit, Ordering::Relaxed);
         for (key, csv) in files {
             serving::write_scored(store, &key, scorer, csv).await?;
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).unwritten.remove(&key);
+            self.kept.lock().unwritten.remove(&key);
         }
         // Samples of earlier days are written now, and are dropped from memory.
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         kept.rows.retain(|(_, _, key), _| key.date.as_str() >= today);
         self.limit.store(kept.limit(rides_max), Ordering::Relaxed);
         Ok(())

@@ -2,7 +2,6 @@
 
 use common::coding::Coding;
 use memchr::memmem;
-use std::fmt;
 
 /// The format of the decompressed bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +26,8 @@ pub(super) enum Endian {
 }
 
 /// A format that is not supported.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is {name}, which is not read: {advice}")]
 pub(crate) struct Unsupported {
     /// With its article: `a zip archive`.
     pub name: String,
@@ -46,12 +46,6 @@ impl Unsupported {
             Some(coding) => Self { name: format!("{} within {coding}", self.name), ..self },
             None => self,
         }
-    }
-}
-
-impl fmt::Display for Unsupported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this is {}, which is not read: {}", self.name, self.advice)
     }
 }
 
@@ -114,10 +108,7 @@ pub(super) fn recognise(head: &[u8]) -> Format {
         Some(Unicode::Other(unsupported)) => return Format::Unsupported(unsupported),
         None => {}
     }
-    match binary(head).or_else(|| text(head)) {
-        Some(unsupported) => Format::Unsupported(unsupported),
-        None => Format::Text,
-    }
+    binary(head).or_else(|| text(head)).map_or(Format::Text, Format::Unsupported)
 }
 
 /// Describes the beginning of bytes, for a message about a wrong declaration.

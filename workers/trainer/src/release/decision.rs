@@ -9,7 +9,7 @@ use crate::{
     fit::{Cancel, Features, softplus},
 };
 use common::document::{BY_HAND_ONLY, CHAMPION_ALREADY, Comparison, Metric, Promotion, Rule, Verdict};
-use common::model::{Alias, Evidence, Model, logistic};
+use common::model::{Alias, Evidence, Interval, Model, logistic};
 
 /// What is known about a challenger before it is compared.
 #[derive(Debug, Clone, Copy)]
@@ -82,16 +82,18 @@ pub fn judge(
     let Comparison { metric, rides, champion: old, challenger: new, gain, champion_id } = &comparison;
     let worse = gain.value < -rule.margin;
     let why = format!(
-        "{} {new:.5} against {old:.5} of champion {champion_id} on the same {rides} held-out rides (better by {:.5}, 95 % \
-         interval {:.5} to {:.5}; allowed to be worse by {})",
+        "{} {new:.5} against {old:.5} of champion {champion_id} on the same {rides} held-out rides ({})",
         metric.name(),
-        gain.value,
-        gain.lower,
-        gain.upper,
-        rule.margin
+        in_words(gain, rule)
     );
     let verdict = if worse { reject("worse_than_champion", why) } else { promote("no_worse", why) };
     Verdict { comparison: Some(comparison), ..verdict }
+}
+
+fn in_words(gain: &Interval, rule: &Rule) -> String {
+    let Interval { value, lower, upper } = gain;
+    let allowed = format!("allowed to be worse by {}", rule.margin);
+    format!("better by {value:.5}, 95 % interval {lower:.5} to {upper:.5}; {allowed}")
 }
 
 /// Returns the verdict on a release whose global model may be promoted: its breed models together must not be worse than those in
@@ -103,12 +105,9 @@ pub fn judge_breeds(rule: &Rule, verdict: Verdict, breeds: &Comparison) -> Verdi
     }
     let why = format!(
         "its breed models together are worse: {} {challenger:.5} against {champion:.5} of those in service on the same \
-         {rides} held-out rides (better by {:.5}, 95 % interval {:.5} to {:.5}; allowed to be worse by {})",
+         {rides} held-out rides ({})",
         metric.name(),
-        gain.value,
-        gain.lower,
-        gain.upper,
-        rule.margin
+        in_words(gain, rule)
     );
     Verdict { promoted: false, reason: "worse_than_champion".to_owned(), why, ..verdict }
 }

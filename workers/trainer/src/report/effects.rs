@@ -71,15 +71,12 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
         coefficients.iter().filter_map(|c| Some(excerpt(&c.inference.as_ref()?.step_name, 30))).collect();
     steps.dedup();
     let missing = coefficients.iter().filter(|coefficient| coefficient.inference.is_none()).count();
-    let figure = Figure {
-        title: "Odds ratio per step".to_owned(),
-        legend: &[(Ink::Accent, "interval without 1"), (Ink::Faint, "interval with 1: no evidence")],
-        caption: html! {
-            "Right of the dashed line: more requests; left: fewer; across it: either. Steps: " (steps.join(", ")) "."
-            @if missing > 0 { " Without an interval, and not shown: " (missing) "." }
-        },
-        numbers: None,
+    let legend = [(Ink::Accent, "interval without 1"), (Ink::Faint, "interval with 1: no evidence")];
+    let caption = html! {
+        "Right of the dashed line: more requests; left: fewer; across it: either. Steps: " (steps.join(", ")) "."
+        @if missing > 0 { " Without an interval, and not shown: " (missing) "." }
     };
+    let figure = Figure::new("Odds ratio per step", &legend, caption);
     let absent = "No feature has an interval: its values are all the same, or the effects cannot be separated.";
     let inside = html! {
         div.columns {

@@ -4,7 +4,7 @@ use super::{
     plot::{Ink, Plot},
     words::{Finding, Tone},
 };
-use maud::{Markup, html};
+use maud::{Markup, Render, html};
 
 /// A chart with title, legend, caption and numbers.
 pub(super) struct Figure<'a> {
@@ -18,7 +18,12 @@ pub(super) struct Figure<'a> {
     pub(super) numbers: Option<Markup>,
 }
 
-impl Figure<'_> {
+impl<'a> Figure<'a> {
+    /// A figure without a table of its numbers.
+    pub(super) fn new(title: &str, legend: &'a [(Ink, &'a str)], caption: impl Render) -> Self {
+        Self { title: title.to_owned(), legend, caption: caption.render(), numbers: None }
+    }
+
     /// Renders the figure with the chart, or with a sentence if there is none.
     pub(super) fn with(self, plot: Option<Plot>, absent: &str) -> Markup {
         let Self { title, legend, caption, numbers } = self;
@@ -47,7 +52,7 @@ impl Figure<'_> {
 }
 
 fn swatch(ink: Ink) -> String {
-    format!("key {}", ink.variable().trim_start_matches("--"))
+    format!("key {}", ink.rgb_and_variable().1.trim_start_matches("--"))
 }
 
 /// A table that scrolls if the screen is too narrow. The first cell of a row is its header.

@@ -52,36 +52,22 @@ impl Ink {
     pub(super) const ALL: [Self; 8] =
         [Self::Text, Self::Faint, Self::Grid, Self::Accent, Self::Other, Self::Bad, Self::Guide, Self::Mark];
 
-    /// Colour in the SVG, used without a style sheet.
-    pub(super) fn rgb(self) -> (u8, u8, u8) {
+    /// Colour in the SVG, used without a style sheet, and variable of the colour in the style sheet.
+    pub(super) fn rgb_and_variable(self) -> ([u8; 3], &'static str) {
         match self {
-            Self::Text => (0x16, 0x20, 0x1f),
-            Self::Faint => (0x4f, 0x5c, 0x5b),
-            Self::Grid => (0xd8, 0xdf, 0xde),
-            Self::Accent => (0x0b, 0x65, 0x5f),
-            Self::Other => (0xb4, 0x53, 0x09),
-            Self::Bad => (0xa8, 0x23, 0x1c),
-            Self::Guide => (0x7d, 0x89, 0x88),
-            Self::Mark => (0x46, 0x53, 0x52),
-        }
-    }
-
-    /// Variable of the colour in the style sheet.
-    pub(super) fn variable(self) -> &'static str {
-        match self {
-            Self::Text => "--ink",
-            Self::Faint => "--ink-2",
-            Self::Grid => "--line",
-            Self::Accent => "--accent",
-            Self::Other => "--other",
-            Self::Bad => "--bad",
-            Self::Guide => "--edge",
-            Self::Mark => "--mark",
+            Self::Text => ([0x16, 0x20, 0x1f], "--ink"),
+            Self::Faint => ([0x4f, 0x5c, 0x5b], "--ink-2"),
+            Self::Grid => ([0xd8, 0xdf, 0xde], "--line"),
+            Self::Accent => ([0x0b, 0x65, 0x5f], "--accent"),
+            Self::Other => ([0xb4, 0x53, 0x09], "--other"),
+            Self::Bad => ([0xa8, 0x23, 0x1c], "--bad"),
+            Self::Guide => ([0x7d, 0x89, 0x88], "--edge"),
+            Self::Mark => ([0x46, 0x53, 0x52], "--mark"),
         }
     }
 
     fn color(self) -> RGBColor {
-        let (red, green, blue) = self.rgb();
+        let ([red, green, blue], _) = self.rgb_and_variable();
         RGBColor(red, green, blue)
     }
 }

@@ -8,7 +8,7 @@ use super::{
     plot::{Axis, Ink},
     words,
 };
-use common::model::{Confusion, Criterion, Metrics, Model};
+use common::model::{BrierDecomposition, Confusion, Criterion, Metrics, Model};
 use maud::{Markup, html};
 
 const BOTH: [(Ink, &str); 2] = [(Ink::Accent, "held out"), (Ink::Other, "trained on")];
@@ -18,77 +18,53 @@ fn score(value: Option<f64>) -> String {
     value.map_or(NONE.to_owned(), |value| decimals(value, 4))
 }
 
-/// Returns the values of [`MEASURES`].
-pub(super) fn measures(metrics: &Metrics) -> Vec<String> {
-    let part =
-        |pick: fn(&common::model::BrierDecomposition) -> f64| score(metrics.brier_decomposition.as_ref().map(pick));
-    vec![
-        count(metrics.rides),
-        percent(charts::service_share(metrics)),
-        score(Some(metrics.log_loss)),
-        score(metrics.roc_auc),
-        score(metrics.average_precision),
-        score(Some(metrics.brier)),
-        part(|parts| parts.reliability),
-        part(|parts| parts.resolution),
-        part(|parts| parts.uncertainty),
-        part(|parts| parts.within_bins),
-        score(metrics.calibration_error),
-        percent(metrics.accuracy),
-        metrics.precision.map_or(NONE.to_owned(), percent),
-        metrics.recall.map_or(NONE.to_owned(), percent),
-        score(metrics.f1),
-    ]
+fn part(metrics: &Metrics, part: fn(&BrierDecomposition) -> f64) -> String {
+    score(metrics.brier_decomposition.as_ref().map(part))
 }
 
-/// Names of the measures, with the meaning of large values.
-pub(super) const MEASURES: [&str; 15] = [
-    "Rides",
-    "With a service request",
-    "Log-loss (less is better)",
-    "Area under the ROC curve (0.5 is guessing)",
-    "Average precision (the share with a request is guessing)",
-    "Brier score (less is better)",
-    "= reliability (0 is best)",
-    "− resolution (more is better)",
-    "+ uncertainty (of the rides, not the model)",
-    "+ within bins",
-    "Expected calibration error (0 is best)",
-    "Accuracy, at the threshold",
-    "Precision, at the threshold",
-    "Recall, at the threshold",
-    "F1, at the threshold",
+/// Name with the meaning of large values, and value.
+type Measure = (&'static str, fn(&Metrics) -> String);
+
+pub(super) const MEASURES: [Measure; 15] = [
+    ("Rides", |of| count(of.rides)),
+    ("With a service request", |of| percent(charts::service_share(of))),
+    ("Log-loss (less is better)", |of| score(Some(of.log_loss))),
+    ("Area under the ROC curve (0.5 is guessing)", |of| score(of.roc_auc)),
+    ("Average precision (the share with a request is guessing)", |of| score(of.average_precision)),
+    ("Brier score (less is better)", |of| score(Some(of.brier))),
+    ("= reliability (0 is best)", |of| part(of, |parts| parts.reliability)),
+    ("− resolution (more is better)", |of| part(of, |parts| parts.resolution)),
+    ("+ uncertainty (of the rides, not the model)", |of| part(of, |parts| parts.uncertainty)),
+    ("+ within bins", |of| part(of, |parts| parts.within_bins)),
+    ("Expected calibration error (0 is best)", |of| score(of.calibration_error)),
+    ("Accuracy, at the threshold", |of| percent(of.accuracy)),
+    ("Precision, at the threshold", |of| of.precision.map_or(NONE.to_owned(), percent)),
+    ("Recall, at the threshold", |of| of.recall.map_or(NONE.to_owned(), percent)),
+    ("F1, at the threshold", |of| score(of.f1)),
 ];
+
+/// Legend of a calibration chart.
+pub(super) const CALIBRATION: [(Ink, &str); 2] =
+    [(Ink::Accent, "observed share, 95 % interval"), (Ink::Guide, "rides in the bin")];
 
 /// Ranking and calibration.
 pub(super) fn quality(page: &Page<'_>) -> Markup {
     let model = page.model;
     let (train, test) = (&model.train, model.test.as_ref());
     let (metrics, whose) = words::evaluation(model);
-    let rows = MEASURES.iter().zip(measures(train)).enumerate().map(|(at, (name, of_train))| {
-        let of_test = test.and_then(|test| measures(test).into_iter().nth(at));
-        vec![(*name).to_owned(), of_test.unwrap_or(NONE.to_owned()), of_train]
-    });
-    let roc = Figure {
-        title: "ROC curve".to_owned(),
-        legend: &BOTH,
-        caption: html! {
-            "One point per threshold: the further up and to the left, the better; the dashed line is guessing."
-            @if test.is_some() { " If the curve of the rides trained on is clearly above the other, the model is \
-                overfitted." }
-        },
-        numbers: None,
+    let rows = MEASURES.map(|(name, value)| vec![name.to_owned(), test.map_or(NONE.to_owned(), value), value(train)]);
+    let caption = html! {
+        "One point per threshold: the further up and to the left, the better; the dashed line is guessing."
+        @if test.is_some() { " If the curve of the rides trained on is clearly above the other, the model is \
+            overfitted." }
     };
+    let roc = Figure::new("ROC curve", &BOTH, caption);
     let test_roc = test.map(|test| test.roc.as_slice()).unwrap_or_default();
-    let precision = Figure {
-        title: "Precision and recall".to_owned(),
-        legend: &BOTH,
-        caption: html! { "One point per threshold: precision over recall. Dashed: guessing." },
-        numbers: None,
-    };
+    let caption = "One point per threshold: precision over recall. Dashed: guessing.";
+    let precision = Figure::new("Precision and recall", &BOTH, caption);
     let calibration = Figure {
         title: "Calibration".to_owned(),
-        legend: &[(Ink::Accent, "observed share, 95 % interval"), (Ink::Guide, "rides in the bin")],
+        legend: &CALIBRATION,
         caption: html! {
             "On " (counted(metrics.rides, "ride")) " " (whose) ". On the dashed line the probability equals the \
                 observed share; below it the probability is too high. Expected calibration error " (score(metrics.calibration_error)) "."
@@ -102,7 +78,7 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
             (precision.with(charts::precision_recall(train, test), one_class))
             (calibration.with(charts::calibration(metrics), "Calibration is not recorded for this model."))
         }
-        (table("Measures", &["Measure", "held out", "trained on"], rows.collect::<Vec<_>>()))
+        (table("Measures", &["Measure", "held out", "trained on"], rows))
     };
     let lead = if test.is_some() {
         "Judge by the held-out rides: the model never saw them."
@@ -145,27 +121,20 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
         ("Wrong decisions over the threshold", "Rides decided wrongly")
     };
     let in_train = of_train.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(threshold, _)| *threshold);
-    let figure = Figure {
-        title: title.to_owned(),
-        legend: &[(Ink::Accent, "held out"), (Ink::Other, "trained on"), (Ink::Mark, "threshold")],
-        caption: html! {
-            @if given {
-                "A service prepared in vain costs " (setting(costs.false_positive)) ", a missed one " (setting(costs.false_negative)) "."
-            } @else {
-                "The settings give no costs: both kinds of wrong decision count the same. If their costs \
-                    differ, another threshold is better (trainer.threshold)."
-            }
-            @if let Some(threshold) = in_train { " Least on the rides trained on: near " (percent(threshold)) "." }
-        },
-        numbers: None,
+    let legend = [(Ink::Accent, "held out"), (Ink::Other, "trained on"), (Ink::Mark, "threshold")];
+    let caption = html! {
+        @if given {
+            "A service prepared in vain costs " (setting(costs.false_positive)) ", a missed one " (setting(costs.false_negative)) "."
+        } @else {
+            "The settings give no costs: both kinds of wrong decision count the same. If their costs \
+                differ, another threshold is better (trainer.threshold)."
+        }
+        @if let Some(threshold) = in_train { " Least on the rides trained on: near " (percent(threshold)) "." }
     };
-    let predicted = Figure {
-        title: "Distribution of probabilities".to_owned(),
-        legend: &[(Ink::Accent, "rides trained on"), (Ink::Mark, "threshold")],
-        caption: html! { "A weak model gives all rides nearly the same probability; a strong one spreads them to \
-        both ends." },
-        numbers: None,
-    };
+    let figure = Figure::new(title, &legend, caption);
+    let legend = [(Ink::Accent, "rides trained on"), (Ink::Mark, "threshold")];
+    let caption = "A weak model gives all rides nearly the same probability; a strong one spreads them to both ends.";
+    let predicted = Figure::new("Distribution of probabilities", &legend, caption);
     let inside = html! {
         p { (words::threshold(model)) }
         div.columns {
@@ -241,12 +210,7 @@ pub(super) fn selection(page: &Page<'_>) -> Markup {
     } else {
         "Further left, the model follows the rides more closely; further right, the features have less weight."
     };
-    let figure = Figure {
-        title: "Cross-validated log-loss".to_owned(),
-        legend: &[],
-        caption: html! { (caption) },
-        numbers: None,
-    };
+    let figure = Figure::new("Cross-validated log-loss", &[], caption);
     let lead = format!(
         "How strongly the weights are shrunk towards 0, chosen by cross-validation with {} folds on {} trained on.",
         selection.folds,

@@ -50,12 +50,7 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
             .into_iter()
             .filter_map(|(label, gain)| Some(row(label, gain?.log_loss, ink_of(&gain?.log_loss))))
             .collect();
-    let figure = |title: &str, words: &str| Figure {
-        title: title.to_owned(),
-        legend: &[],
-        caption: html! { (words) },
-        numbers: None,
-    };
+    let figure = |title: &str, words: &str| Figure::new(title, &[], words);
     let of_losses = charts::intervals(&losses, quality::axis_of("Log-loss on held-out rides", &losses), None);
     let of_areas = charts::intervals(&areas, quality::axis_of("ROC AUC on held-out rides", &areas), None);
     let of_gains = charts::intervals(&gains, charts::differences("Log-loss saved", &gains), Some(0.0));
@@ -142,13 +137,8 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
     ];
     let gains = [row("this model", *gain, ink_of(gain))];
     let axis = charts::differences(&format!("Gain in {}", metric.name()), &gains);
-    let figure = Figure {
-        title: "By how much it is better than the champion".to_owned(),
-        legend: &[],
-        caption: html! { "Right of the dashed line: better than the champion; left: worse; across it: no clear \
-        difference." },
-        numbers: None,
-    };
+    let caption = "Right of the dashed line: better than the champion; left: worse; across it: no clear difference.";
+    let figure = Figure::new("By how much it is better than the champion", &[], caption);
     let inside = html! {
         p { (verdict.question) " " strong { (verdict.short) } " " (verdict.long) }
         div.columns {
@@ -175,13 +165,9 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
         };
         return section("breeds", title, "", html! { p.absent { (why) } });
     };
-    let candidates = Figure {
-        title: "How strongly breed models are pooled".to_owned(),
-        legend: &[],
-        caption: html! { "Cross-validated over the rides of all these breeds. At the far right, every breed has the \
-        global model; at the far left, each breed has a model of its rides only." },
-        numbers: None,
-    };
+    let caption = "Cross-validated over the rides of all these breeds. At the far right, every breed has the global \
+        model; at the far left, each breed has a model of its rides only.";
+    let candidates = Figure::new("How strongly breed models are pooled", &[], caption);
     let mut by_rides: Vec<&BreedSummary> = breeds.breeds.iter().collect();
     by_rides.sort_by(|a, b| b.train.cmp(&a.train).then_with(|| a.breed.cmp(&b.breed)));
     let losses = |breed: &BreedSummary| {
@@ -243,15 +229,11 @@ fn verdict(breeds: &Breeds) -> Markup {
 }
 
 fn held_out(breeds: &Breeds) -> Markup {
-    let figure = |numbers| Figure {
-        title: "Breed models against both extremes".to_owned(),
-        legend: &[],
-        caption: html! { "Right of the dashed line: partial pooling is better than the global model, or than separate \
-        models, each of the rides of one breed only." },
-        numbers,
-    };
+    let caption = "Right of the dashed line: partial pooling is better than the global model, or than separate \
+        models, each of the rides of one breed only.";
+    let figure = Figure::new("Breed models against both extremes", &[], caption);
     let Some(held_out) = &breeds.held_out else {
-        return figure(None).with(None, "No ride of these breeds was held out.");
+        return figure.with(None, "No ride of these breeds was held out.");
     };
     let mut rows = vec![row("than global", held_out.over_global, ink_of(&held_out.over_global))];
     rows.extend(held_out.over_separate.map(|gain| row("than separate", gain, ink_of(&gain))));
@@ -265,7 +247,7 @@ fn held_out(breeds: &Breeds) -> Markup {
     ];
     let numbers = table("Log-loss on held-out rides", &["On held-out rides", "log-loss"], log_losses);
     let axis: Axis = charts::differences("Log-loss saved", &rows);
-    figure(Some(numbers)).with(charts::intervals(&rows, axis, Some(0.0)), "")
+    Figure { numbers: Some(numbers), ..figure }.with(charts::intervals(&rows, axis, Some(0.0)), "")
 }
 
 /// Scores of served versions against delayed labels.
@@ -279,25 +261,20 @@ pub(super) fn in_service(page: &Page<'_>) -> Markup {
     let versions = &page.delayed_labels[..page.delayed_labels.len().min(VERSIONS_MAX)];
     let names: Vec<String> = versions.iter().map(|labels| excerpt(&labels.model_id, 64)).collect();
     let head: Vec<&str> = std::iter::once("Measure").chain(names.iter().map(String::as_str)).collect();
-    let columns: Vec<Vec<String>> = versions.iter().map(|labels| quality::measures(&labels.metrics)).collect();
-    let rows = quality::MEASURES.iter().enumerate().map(|(at, name)| {
-        std::iter::once((*name).to_owned())
-            .chain(columns.iter().map(|column| column[at].clone()))
-            .collect::<Vec<String>>()
+    let rows = quality::MEASURES.map(|(name, value)| {
+        let values = versions.iter().map(|labels| value(&labels.metrics));
+        std::iter::once(name.to_owned()).chain(values).collect()
     });
     let inside = html! {
         div.columns {
             @for (labels, name) in versions.iter().zip(&names) {
-                (Figure {
-                    title: format!("Calibration in service, {name}"),
-                    legend: &[(Ink::Accent, "observed share, 95 % interval"), (Ink::Guide, "rides in the bin")],
-                    caption: html! { "On " (counted(labels.metrics.rides, "ride")) " whose labels arrived \
-                        after they had been scored." },
-                    numbers: None,
-                }.with(charts::calibration(&labels.metrics), "There are no delayed labels."))
+                @let caption = html! { "On " (counted(labels.metrics.rides, "ride")) " whose labels arrived after they \
+                    had been scored." };
+                @let figure = Figure::new(&format!("Calibration in service, {name}"), &quality::CALIBRATION, caption);
+                (figure.with(charts::calibration(&labels.metrics), "There are no delayed labels."))
             }
         }
-        (table("Measures in service", &head, rows.collect::<Vec<_>>()))
+        (table("Measures in service", &head, rows))
         @if page.delayed_labels.len() > VERSIONS_MAX { p.note { "And " (count((page.delayed_labels.len() - VERSIONS_MAX) as u64)) " versions more." } }
     };
     section("service", title, "Probabilities of served versions against delayed labels.", inside)

@@ -3,14 +3,12 @@
 
 use crate::formats::left_out::LeftOut;
 use common::{document::WeatherWarnings, schema::Described};
+use parking_lot::{Mutex, MutexGuard};
 use records::{
     layout,
     store::{self, Store},
 };
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, HashMap};
 
 /// Maximum number of stations whose warnings are kept in memory. Beyond it all are dropped and may be logged once more.
 const STATIONS_MAX: usize = 4096;
@@ -38,7 +36,7 @@ impl Warnings {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Station>> {
-        let mut stations = self.stations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stations = self.stations.lock();
         if stations.len() > STATIONS_MAX {
             stations.clear();
         }

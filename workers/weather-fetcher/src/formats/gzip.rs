@@ -5,8 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, stream};
 use runtime::compression::poll_read_buffered;
 use std::{
-    error::Error,
-    fmt, io,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -19,16 +18,9 @@ const MEMBERS_MAX: u32 = 16_384;
 const MARK: &[u8] = &[0x1f, 0x8b];
 
 /// Damaged gzip data. Any other error of [`gunzip`] comes from its input.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Damaged(String);
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for Damaged {}
 
 fn damaged(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Damaged(why))

@@ -9,8 +9,9 @@ use common::{
 };
 use std::{collections::BTreeMap, fmt};
 
-/// Why a row or a day is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Why a row or a day is left out. Its text is the stable code in [`WeatherWarnings::left_out`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Another value of the same element and day, or another position of the same station, was read before.
     SecondValue,
@@ -23,21 +24,8 @@ pub enum Reason {
     /// A row of another station.
     OtherStation,
     /// The day is complete, but its weather is physically impossible.
+    #[strum(transparent)]
     Impossible(Impossible),
-}
-
-impl Reason {
-    /// Returns the stable code in [`WeatherWarnings::left_out`].
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SecondValue => "second_value",
-            Self::InvalidDate => "invalid_date",
-            Self::InvalidValue => "invalid_value",
-            Self::WrongFields => "wrong_fields",
-            Self::OtherStation => "other_station",
-            Self::Impossible(why) => why.as_str(),
-        }
-    }
 }
 
 /// The rows and days left out of one text.
@@ -91,7 +79,7 @@ impl LeftOut {
 
     /// Returns the warnings about `file` as the document of `station`.
     pub fn document(&self, station: &str, file: &str) -> WeatherWarnings {
-        let left_out: Counts = self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect();
+        let left_out: Counts = self.counts.iter().map(|(reason, count)| (reason.to_string(), *count)).collect();
         WeatherWarnings {
             schema: WeatherWarnings::SCHEMA.name.to_owned(),
             station: station.to_owned(),
@@ -105,8 +93,7 @@ impl LeftOut {
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts: Vec<String> =
-            self.counts.iter().map(|(reason, count)| format!("{} {count}", reason.as_str())).collect();
+        let counts: Vec<String> = self.counts.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         f.write_str(&counts.join(", "))
     }
 }

@@ -18,8 +18,9 @@ pub struct DayWeather {
     pub prcp: i16,
 }
 
-/// The elements the join needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The elements the join needs, with NOAA's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum Element {
     /// Lowest temperature of the day.
     Tmin,
@@ -33,18 +34,9 @@ impl Element {
     /// In the order of the dataset's columns.
     pub const ALL: [Self; 3] = [Self::Tmin, Self::Tmax, Self::Prcp];
 
-    /// Returns NOAA's name of the element.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tmin => "TMIN",
-            Self::Tmax => "TMAX",
-            Self::Prcp => "PRCP",
-        }
-    }
-
     /// Parses the name of an element, in any case; `None` if the join does not need it.
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|element| element.name().as_bytes().eq_ignore_ascii_case(name))
+        Self::ALL.into_iter().find(|element| <&str>::from(*element).as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -155,8 +147,8 @@ impl StationYear {
                 return Err(line.malformed("", text, "4 fields"));
             }
             for (element, value) in Element::ALL.into_iter().zip(values) {
-                let number = field::tenths(&line, element.name(), value).map_err(|bad| bad.fault)?;
-                let second = |_| line.malformed(element.name(), value, "one value for a day");
+                let number = field::tenths(&line, element.into(), value).map_err(|bad| bad.fault)?;
+                let second = |_| line.malformed(element.into(), value, "one value for a day");
                 days.set(date, element, number).map_err(second)?;
             }
         }
@@ -234,7 +226,7 @@ impl DayWeather {
         let tmax = if why == Impossible::TminAboveTmax { format!(" ({} tenths)", self.tmax) } else { String::new() };
         let expected = why.expected();
         let text = format!("{year:04}-{month:02}-{day:02}: {value} tenths where {expected}{tmax} was expected");
-        Malformed::new(0, element.name(), text)
+        Malformed::new(0, element.into(), text)
     }
 }
 

@@ -21,16 +21,14 @@ use crate::{
 use futures::StreamExt;
 use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use reqwest::StatusCode;
 use runtime::{backoff::Backoff, host};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -185,7 +183,7 @@ impl Client {
     /// Returns whether the service still answers 200 for another file: then 403 means that a file is missing. The request is
     /// made each time, so that a client that becomes barred never mistakes the source for one without files.
     async fn answers_403_for_missing_files(&self) -> bool {
-        let witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let witness = self.witness.lock().clone();
         let Some(url) = witness else { return false };
         if self.check_pause().is_err() {
             return false;
@@ -233,7 +231,7 @@ impl Client {
     /// answered before.
     fn is_lasting(&self, location: &Location, failure: &Unavailable) -> bool {
         let is_list = || self.stations.contains(location) || self.inventory.contains(location);
-        let never_answered = || self.witness.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let never_answered = || self.witness.lock().is_none();
         failure.is_lasting() || (failure.is_forbidden() && (is_list() || never_answered()))
     }
 
@@ -306,14 +304,14 @@ impl Client {
             return Err(Unavailable::Status { location: location.to_string(), status, retry_after });
         }
         if self.source.contains(location) {
-            *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.to_owned());
+            *self.witness.lock() = Some(url.to_owned());
         }
         let body = StreamReader::new(body);
         parse_body(location, body, text).await.map(Some)
     }
 
     fn check_pause(&self) -> Result<(), Unavailable> {
-        let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.paused_until.lock();
         match until.map(|until| until.saturating_duration_since(Instant::now())) {
             Some(left) if !left.is_zero() => Err(Unavailable::Paused { retry_after: left }),
             _ => Ok(()),
@@ -322,7 +320,7 @@ impl Client {
 
     fn pause(&self, pause: Duration) {
         let until = Instant::now() + pause.min(RETRY_AFTER_MAX);
-        let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paused = self.paused_until.lock();
         *paused = Some(paused.map_or(until, |before| before.max(until)));
     }
 }

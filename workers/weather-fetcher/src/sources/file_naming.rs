@@ -1,7 +1,7 @@
 //! The names of the station files of a remote source: `ID.csv` or `ID.csv.gz`.
 
 use crate::sources::location::Location;
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// Number of stations after which the naming of a source counts as known.
 const NAMING_STATIONS: u32 = 8;
@@ -21,7 +21,7 @@ struct Counts {
 impl FileNaming {
     /// Returns the locations to request, given those of the plain and the compressed file.
     pub fn locations(&self, [plain, gzipped]: [Location; 2]) -> Vec<Location> {
-        let counts = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = *self.0.lock();
         let is_known = counts.plain + counts.gzipped + counts.neither >= NAMING_STATIONS;
         match (counts.plain > 0, counts.gzipped > 0) {
             (true, false) if is_known => vec![plain],
@@ -32,7 +32,7 @@ impl FileNaming {
 
     /// Records which file of a station exists: the plain one, the compressed one, or neither.
     pub fn note(&self, is_gzipped: Option<bool>) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let count = match is_gzipped {
             Some(false) => &mut counts.plain,
             Some(true) => &mut counts.gzipped,

@@ -1,11 +1,8 @@
 //! The time limit for a service that answers with something other than weather.
 
 use crate::sources::unavailable::Unavailable;
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 /// Limits how long a location is retried that answers with something other than weather.
@@ -25,7 +22,7 @@ impl Patience {
     /// Records the outcome of a request to `location` at `now`. Any outcome that is not a lasting failure restarts the wait: a
     /// service whose failures change has an outage, not a wrong address.
     pub fn record(&self, location: &str, is_lasting: bool, now: Instant) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.since.lock();
         if is_lasting {
             since.entry(location.to_owned()).or_insert(now);
         } else {
@@ -35,7 +32,7 @@ impl Patience {
 
     /// Returns the failure to report, after [`Self::record`]: unchanged until the limit is reached, then permanent.
     pub fn judge(&self, location: &str, failure: Unavailable, now: Instant) -> Unavailable {
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).get(location).copied();
+        let since = self.since.lock().get(location).copied();
         match since {
             Some(since)
                 if now.duration_since(since) >= self.limit && !matches!(failure, Unavailable::Paused { .. }) =>

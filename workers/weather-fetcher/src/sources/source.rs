@@ -30,10 +30,7 @@ impl Source {
     /// # Errors
     /// Returns what is expected if the text is none of these.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let (url, marked) = match text.strip_prefix(ACCESS_PREFIX) {
-            Some(url) => (url, true),
-            None => (text, false),
-        };
+        let (url, marked) = text.strip_prefix(ACCESS_PREFIX).map_or((text, false), |url| (url, true));
         match Location::parse(url)? {
             Location::Url(url) => match url.split_once(ACCESS_PATH) {
                 Some((host, _)) => Ok(Self::Access(format!("{host}{ACCESS_PATH}"))),

@@ -209,10 +209,7 @@ impl Neighbours {
     fn tie_end(&mut self, index: &StationIndex) -> usize {
         loop {
             let tied = self.fetched.get(self.next..).unwrap_or_default();
-            let mut farthest = match tied.first() {
-                Some(&(distance, _)) => distance,
-                None => f64::INFINITY,
-            };
+            let mut farthest = tied.first().map_or(f64::INFINITY, |&(distance, _)| distance);
             for (at, &(distance, _)) in (self.next..).zip(tied) {
                 if distance > farthest + TIE {
                     return at;

@@ -1,5 +1,5 @@
 use super::*;
-use common::ride::Ride;
+use common::ride::{RejectReason, Ride};
 use sha2::{Digest, Sha256};
 use splitter::ride::Validation;
 use std::{
@@ -19,7 +19,7 @@ fn judge(ride: &SyntheticRide) -> Result<Ride, RejectReason> {
     }
 }
 
-fn document(form: DocumentForm, options: &RidesOptions) -> String {
+fn document(form: Form, options: &RidesOptions) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rides");
     write_rides(&path, form, options).unwrap();
@@ -28,7 +28,7 @@ fn document(form: DocumentForm, options: &RidesOptions) -> String {
 
 #[test]
 fn same_seed_gives_the_same_bytes_on_every_machine() {
-    let sha256 = |options: &RidesOptions| hex::encode(Sha256::digest(document(DocumentForm::Ndjson, options)));
+    let sha256 = |options: &RidesOptions| hex::encode(Sha256::digest(document(Form::Ndjson, options)));
     let digest = sha256(&options(2_000));
     assert_eq!(digest, "4454a1bb33ff323a73b21e0ee02139094de6c23a58b3a2d9ae23ab970cd1666d");
     assert_ne!(digest, sha256(&RidesOptions { seed: 43, ..options(2_000) }));
@@ -39,10 +39,10 @@ fn every_form_contains_the_same_rides() {
     type Object = serde_json::Map<String, serde_json::Value>;
     let options = options(50);
     let of = |form| document(form, &options);
-    let array: Vec<Object> = serde_json::from_str(&of(DocumentForm::Array)).unwrap();
-    let travel_data: BTreeMap<String, Vec<Object>> = serde_json::from_str(&of(DocumentForm::TravelData)).unwrap();
-    let lines = of(DocumentForm::Ndjson);
-    let concatenated = of(DocumentForm::Concatenated);
+    let array: Vec<Object> = serde_json::from_str(&of(Form::Array)).unwrap();
+    let travel_data: BTreeMap<String, Vec<Object>> = serde_json::from_str(&of(Form::TravelData)).unwrap();
+    let lines = of(Form::Ndjson);
+    let concatenated = of(Form::Concatenated);
     assert_eq!(array.len(), 50);
     assert_eq!(travel_data["travel_data"], array);
     assert_eq!(lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Object>>(), array);
@@ -54,9 +54,9 @@ fn every_form_contains_the_same_rides() {
 #[test]
 fn documents_without_rides_are_valid() {
     let none = options(0);
-    assert_eq!(document(DocumentForm::Array, &none), "[\n\n]\n");
-    assert_eq!(document(DocumentForm::TravelData, &none), "{\"travel_data\":[\n\n]}\n");
-    assert_eq!(document(DocumentForm::Concatenated, &none), "");
+    assert_eq!(document(Form::Array, &none), "[\n\n]\n");
+    assert_eq!(document(Form::TravelData, &none), "{\"travel_data\":[\n\n]}\n");
+    assert_eq!(document(Form::Concatenated, &none), "");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn splitter_accepts_valid_rides_and_rejects_invalid_ones_for_their_reasons() {
             Some(reason) => assert_eq!(judge(&ride), Err(reason)),
         }
     }
-    assert_eq!(reasons, BTreeSet::from(REJECT_REASONS));
+    assert_eq!(reasons, BTreeSet::from(FAULTS.map(|(why, _)| why)));
 }
 
 #[test]

@@ -41,18 +41,16 @@ pub(crate) struct RejectSummary {
 }
 
 /// One rejected ride.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Sample {
     /// Its position in the batch, from 0.
     pub(crate) index: u64,
     /// The key or path from which the field is read; absent if the field is not mapped.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mapped: Option<String>,
     /// The value of the field, before any factor; absent if the ride lacks the field.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<String>,
     /// The probable error in the value, and a remedy.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
     /// Its keys.
     pub(crate) keys: Vec<String>,
@@ -99,7 +97,7 @@ fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
     let rejects = lines.split(|byte| *byte == b'\n').filter_map(reject);
     let reject = rejects.into_iter().find(|reject| reject.reason == reason)?;
     let ride: Value = serde_json::from_str(reject.ride.get()).ok()?;
-    let field = RejectReason::from_code(reason).and_then(RejectReason::field);
+    let field = reason.parse().ok().and_then(RejectReason::field);
     let source = field.and_then(|field| map.source(field));
     let members = ride.as_object();
     let value = match (members, field) {
@@ -194,7 +192,7 @@ pub(crate) fn print(text: &mut String, file: &str, location: &str, summary: &Rej
         (received, rejected) => format!("{rejected} of {received} rides were rejected"),
     };
     writeln!(text, "\n{file}: {headline}")?;
-    let known = RejectReason::from_code(reason);
+    let known = reason.parse::<RejectReason>().ok();
     let field = known.and_then(RejectReason::field);
     let expected = known.map_or("a ride as schemas/ride-batch.v1.json describes it", RejectReason::expected);
     let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };

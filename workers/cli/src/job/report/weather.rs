@@ -34,6 +34,17 @@ pub(crate) async fn warnings(store: &Store, stations: &BTreeSet<&str>, started: 
     warnings
 }
 
+/// Returns the position of a warning and its explanation.
+pub(crate) fn warning_in_words(WeatherWarning { line, column, why }: &WeatherWarning) -> String {
+    match (*line, column.is_empty()) {
+        // The warning is about a day, which `why` names.
+        (0, true) => why.clone(),
+        (0, false) => format!("{column}: {why}"),
+        (line, true) => format!("line {line}: {why}"),
+        (line, false) => format!("line {line}, column {column}: {why}"),
+    }
+}
+
 /// Prints the warnings.
 pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt::Result {
     if warnings.is_empty() {
@@ -47,14 +58,8 @@ pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt
         if let Some(why) = why {
             writeln!(text, "    {}", legible(why, false))?;
         }
-        if let Some(WeatherWarning { line, column, why }) = samples.first() {
-            let position = match (*line, column.is_empty()) {
-                (0, true) => String::new(),
-                (0, false) => format!("{column}: "),
-                (line, true) => format!("line {line}: "),
-                (line, false) => format!("line {line}, column {column}: "),
-            };
-            writeln!(text, "    first: {}", legible(&format!("{position}{why}"), false))?;
+        if let Some(first) = samples.first() {
+            writeln!(text, "    first: {}", legible(&warning_in_words(first), false))?;
         }
     }
     let folder = layout::WEATHER_WARNINGS;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     arguments::LetterFilter,
-    output::{ask, can_ask, legible},
+    output::{ask, can_ask, legible, print_json},
     session::{Failed, Session},
 };
 use anyhow::Context;
@@ -63,8 +63,7 @@ impl Handled {
         if session.shared.json {
             let ids: Vec<&str> = self.letters.iter().map(|letter| letter.id.as_str()).collect();
             let document = json!({ verb: self.count(), "dry_run": dry_run, "by_queue": self.by_queue, "ids": ids });
-            println!("{}", serde_json::to_string_pretty(&document)?);
-            return Ok(());
+            return print_json(&document);
         }
         for letter in self.letters.iter().take(LISTED_MAX) {
             println!("{}", each(letter));

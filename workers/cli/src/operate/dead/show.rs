@@ -3,7 +3,7 @@
 use super::letters::{HeldLetter, Letters};
 use crate::{
     arguments::{LetterFilter, ListDead},
-    output::{Output, legible, refuse_to_replace},
+    output::{Output, legible, print_json, refuse_to_replace},
     session::{Failed, Session},
 };
 use anyhow::Context;
@@ -45,8 +45,7 @@ pub(super) async fn list(session: &Session, letters: &Letters<'_>, options: &Lis
         .await?;
     if session.shared.json {
         let document = json!({ "letters": listed, "looked_at": inspected, "held": held });
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(());
+        return print_json(&document);
     }
     if listed.is_empty() {
         println!("{}", if held == 0 { "no dead letters" } else { "no dead letter matches" });
@@ -92,8 +91,7 @@ async fn summary(session: &Session, letters: &Letters<'_>, filter: &LetterFilter
                 json!({ "queue": queue, "reason": reason, "letters": letters, "oldest": oldest, "newest": newest })
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-        return Ok(());
+        return print_json(&rows);
     }
     if groups.is_empty() {
         println!("no dead letters");
@@ -129,7 +127,7 @@ pub(super) async fn show(session: &Session, letters: &Letters<'_>, ids: &[String
         })
         .await?;
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&documents)?);
+        print_json(&documents)?;
     }
     not_found(&missing)
 }

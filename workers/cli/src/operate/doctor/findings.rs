@@ -4,15 +4,18 @@ use crate::output::legible;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use strum::IntoEnumIterator;
 
-/// Result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// Result of a check, in the order of the summary line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, strum::EnumIter, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub(crate) enum Severity {
     Ok,
-    NotChecked,
     Warning,
     Broken,
+    #[strum(serialize = "not checked")]
+    NotChecked,
 }
 
 /// Result of one check, with details.
@@ -89,23 +92,9 @@ pub(super) fn several(items: &[String]) -> String {
     }
 }
 
-impl Severity {
-    /// In the order of the summary line.
-    const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Broken, Self::NotChecked];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Broken => "broken",
-            Self::NotChecked => "not checked",
-        }
-    }
-}
-
 impl Findings {
     pub(super) fn as_json(&self) -> Value {
-        let counts: BTreeMap<_, _> = Severity::ALL.map(|severity| (severity.name(), self.count(severity))).into();
+        let counts: BTreeMap<_, _> = Severity::iter().map(|of| (of.into_str(), self.count(of))).collect();
         json!({ "findings": self.0, "counts": counts })
     }
 
@@ -120,14 +109,14 @@ impl Findings {
             if self.0[..at].iter().any(|other| same(&other)) {
                 continue;
             }
-            lines.push(format!("{:<12} {check:<22} {}", severity.name(), legible(found, false)));
+            lines.push(format!("{:<12} {check:<22} {}", severity.into_str(), legible(found, false)));
             let others: Vec<&str> = self.0[at + 1..].iter().filter(same).map(|other| other.check).collect();
             if !others.is_empty() {
                 lines.push(format!("{:<12} {:<22} not checked for the same reason: {}", "", "", others.join(", ")));
             }
             lines.extend(remedy.as_ref().map(|remedy| format!("{:<12} {:<22} → {remedy}", "", "")));
         }
-        let counts = Severity::ALL.map(|severity| format!("{} {}", self.count(severity), severity.name()));
+        let counts: Vec<_> = Severity::iter().map(|of| format!("{} {}", self.count(of), of.into_str())).collect();
         lines.extend([String::new(), counts.join(", ")]);
         lines
     }

@@ -4,11 +4,14 @@ use super::{
     broker::skew,
     findings::{Findings, Severity, several},
 };
-use crate::session::{Failed, Session};
+use crate::{
+    job::warning_in_words,
+    session::{Failed, Session},
+};
 use anyhow::{Context, ensure};
 use common::{
     dataset::Manifest,
-    document::{WeatherWarning, WeatherWarnings},
+    document::WeatherWarnings,
     message::KINDS,
     model::Alias,
     schema::Described,
@@ -248,16 +251,7 @@ async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
 /// Describes what was left out of a weather file.
 fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarnings) -> String {
     let counts: Vec<String> = left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-    let first = samples.first().map(|WeatherWarning { line, column, why }| {
-        let position = match (*line, column.is_empty()) {
-            // The warning is about a day, which `why` names.
-            (0, true) => String::new(),
-            (0, false) => format!("{column}: "),
-            (line, true) => format!("line {line}: "),
-            (line, false) => format!("line {line}, column {column}: "),
-        };
-        format!(" (first: {position}{why})")
-    });
+    let first = samples.first().map(|first| format!(" (first: {})", warning_in_words(first)));
     let parts = [why.clone(), (!counts.is_empty()).then(|| format!("{} left out", counts.join(", ")))];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     format!("{file}: {}{}", parts.join(": "), first.unwrap_or_default())
@@ -266,6 +260,7 @@ fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarni
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::document::WeatherWarning;
     #[test]
     fn complaint_names_the_line_if_there_is_one() {
         for (line, column, why, text) in [

@@ -39,6 +39,7 @@ const PAGES_MAX: usize = 100;
 const READS_AT_ONCE: usize = 16;
 
 /// One batch.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize)]
 pub(super) struct BatchStatus {
     pub(super) batch_id: String,
@@ -47,22 +48,15 @@ pub(super) struct BatchStatus {
     /// When it was first split, by the store's clock; if it was never split, when its message became a dead letter.
     #[serde(serialize_with = "as_text")]
     pub(super) since: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
     /// Absent if the batch was never split.
-    #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     chunk_size: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) staged_rides: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) accepted: Option<u64>,
     /// Why it is refused or dropped, or what it waits for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
     /// Manifest of its dataset, if it is ready.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) manifest: Option<Manifest>,
 }
 

@@ -3,6 +3,7 @@
 use super::table::{header, letters_note, row};
 use crate::{
     ask::remote::Remote,
+    output::print_json,
     session::{Failed, Session},
 };
 use serde_json::{Value, json};
@@ -19,8 +20,7 @@ pub(super) async fn status(
 ) -> Result<(), Failed> {
     if let Some(batch) = batch {
         let document: Value = remote.get(&format!("/v1/batches/{batch}")).await?;
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(());
+        return print_json(&document);
     }
     let fleet: Value = remote.get("/v1/fleet").await?;
     let (batches, are_older) = batches(remote, limit).await?;
@@ -36,8 +36,7 @@ pub(super) async fn status(
         notes.extend(letters_note(queue, dead));
     }
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "batches": batches, "fleet": fleet, "notes": notes }))?);
-        return Ok(());
+        return print_json(&json!({ "batches": batches, "fleet": fleet, "notes": notes }));
     }
     match batches.is_empty() {
         true => println!("no batches yet"),

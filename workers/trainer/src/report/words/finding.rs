@@ -34,8 +34,5 @@ impl Finding {
 
 /// Returns the metrics to judge by, and a description of their rides.
 pub(in crate::report) fn evaluation(model: &Model) -> (&Metrics, &'static str) {
-    match &model.test {
-        Some(test) => (test, "held out"),
-        None => (&model.train, "trained on, which favours the model"),
-    }
+    model.test.as_ref().map_or((&model.train, "trained on, which favours the model"), |test| (test, "held out"))
 }

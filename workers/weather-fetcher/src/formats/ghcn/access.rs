@@ -50,7 +50,7 @@ impl AccessAnswer {
         };
         let (before, mut usable) = (bad.len(), 0);
         for element in Element::ALL {
-            let name = element.name();
+            let name: &str = element.into();
             let flags = text(day, &format!("{name}_ATTRIBUTES"));
             let value = text(day, name);
             if value.is_empty() || flags.split(',').nth(1).is_some_and(|flag| !flag.trim().is_empty()) {

@@ -79,7 +79,7 @@ impl Rows for ByStation {
         };
         let number = field::tenths(&line, "DATA_VALUE", value)?;
         let second = |_| {
-            let expected = format!("only one {} of {}", element.name(), String::from_utf8_lossy(date));
+            let expected = format!("only one {element} of {}", String::from_utf8_lossy(date));
             line.bad(Reason::SecondValue, "DATA_VALUE", value, &expected)
         };
         self.years.entry(day.year).or_default().set(day, element, number).map_err(second)

@@ -7,13 +7,18 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// One input of the model. This table is the only place that knows its name, unit, bounds and wording; to add a feature, add a row.
+/// One input of the model. This table is the only place that knows its name, unit, bounds and wording; to add a feature, add a row at
+/// its end with `original: false`.
 #[derive(Debug, Clone, Copy)]
 pub struct Feature {
     /// Name of the dataset column and of the field in a score request.
     pub name: &'static str,
     /// Heading in reports.
     pub title: &'static str,
+    /// The value of one ride, in words.
+    pub about: &'static str,
+    /// Whether version 0.1.0 has the feature. Requests may lack any later one: it then counts as its mean in training.
+    pub original: bool,
     /// Unit of the dataset column.
     pub unit: &'static str,
     /// Unit for people, and how many units of the column it has.
@@ -34,6 +39,8 @@ pub struct Feature {
     pub expected: &'static str,
     /// Returns the feature of a ride to score, in the units of the request.
     pub of: fn(&ScoreRide) -> Option<f64>,
+    /// Sets the feature of a ride to score, in the units of the request.
+    pub set: fn(&mut ScoreRide, Option<f64>),
     /// Converts a value of a score request to the unit of the column.
     pub convert: fn(f64, Units) -> f64,
 }
@@ -42,11 +49,6 @@ impl Feature {
     /// Returns the feature of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         FEATURES.iter().find(|feature| feature.name == name)
-    }
-
-    /// Returns the position of the feature of this name in all vectors and matrices.
-    pub fn index(name: &str) -> Option<usize> {
-        FEATURES.iter().position(|feature| feature.name == name)
     }
 
     /// Reads the feature of a ride to score, in the unit of the column.
@@ -64,6 +66,8 @@ impl Feature {
 const RIDE: Feature = Feature {
     name: "",
     title: "",
+    about: "",
+    original: true,
     unit: "point",
     display_unit: ("points", 1.0),
     step: 10.0,
@@ -74,6 +78,7 @@ const RIDE: Feature = Feature {
     scored: (f64::MIN, f64::MAX),
     expected: "a number",
     of: |_| None,
+    set: |_, _| (),
     convert: |value, _| value,
 };
 
@@ -89,10 +94,11 @@ const TEMPERATURE: Feature = Feature {
 };
 
 /// The features, in the order of all vectors and matrices.
-pub const FEATURES: [Feature; 6] = [
+pub const FEATURES: &[Feature] = &[
     Feature {
         name: "distance",
         title: "Distance",
+        about: "Distance of the ride in miles",
         unit: "mile",
         display_unit: ("miles", 1.0),
         step: 1.0,
@@ -102,44 +108,55 @@ pub const FEATURES: [Feature; 6] = [
         scored: (0.0, f64::MAX),
         expected: "miles, not negative",
         of: |ride| ride.distance,
+        set: |ride, value| ride.distance = value,
         ..RIDE
     },
     Feature {
         name: "healthpoints",
         title: "Health points",
+        about: "Health points at the end of the ride",
         step_meaning: "each 10 health points more",
         of: |ride| ride.healthpoints,
+        set: |ride, value| ride.healthpoints = value,
         ..RIDE
     },
     Feature {
         name: "magicpoints",
         title: "Magic points",
+        about: "Magic points burnt on the ride",
         step_meaning: "each 10 magic points burnt",
         of: |ride| ride.magicpoints,
+        set: |ride, value| ride.magicpoints = value,
         ..RIDE
     },
     Feature {
         name: "tmin",
         title: "Lowest temperature",
+        about: "Lowest temperature of the day",
         step_meaning: "each 10 °C warmer at night (tmin)",
         of: |ride| ride.tmin,
+        set: |ride, value| ride.tmin = value,
         ..TEMPERATURE
     },
     Feature {
         name: "tmax",
         title: "Highest temperature",
+        about: "Highest temperature of the day",
         step_meaning: "each 10 °C warmer by day (tmax)",
         of: |ride| ride.tmax,
+        set: |ride, value| ride.tmax = value,
         ..TEMPERATURE
     },
     Feature {
         name: "prcp",
         title: "Precipitation",
+        about: "Precipitation of the day",
         unit: "tenth of mm",
         display_unit: ("mm", 10.0),
         step_name: "10 mm",
         step_meaning: "each 10 mm more rain (prcp)",
         of: |ride| ride.prcp,
+        set: |ride, value| ride.prcp = value,
         convert: |value, units| units.precipitation.to_millimetre_tenths(value),
         ..TEMPERATURE
     },
@@ -147,6 +164,11 @@ pub const FEATURES: [Feature; 6] = [
 
 /// Number of features.
 pub const FEATURE_COUNT: usize = FEATURES.len();
+
+/// Returns the names of the features that version 0.1.0 lacks.
+pub fn later() -> impl Iterator<Item = &'static str> {
+    FEATURES.iter().filter(|feature| !feature.original).map(|feature| feature.name)
+}
 
 /// The features that a model uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,10 +186,10 @@ pub enum FeatureSet {
 impl FeatureSet {
     /// Returns, for each of [`FEATURES`], whether the set contains it.
     pub fn used(self) -> [bool; FEATURE_COUNT] {
-        FEATURES.map(|feature| match self {
+        std::array::from_fn(|j| match self {
             Self::All => true,
-            Self::Mileage => !feature.weather,
-            Self::Weather => feature.weather,
+            Self::Mileage => !FEATURES[j].weather,
+            Self::Weather => FEATURES[j].weather,
         })
     }
 }
@@ -207,7 +229,19 @@ pub fn is_test_ride(ride_id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{fold, is_test_ride, spread};
+    use super::*;
+
+    /// Models list their coefficients in this order, so later features come last.
+    #[test]
+    fn every_feature_is_set_and_read_in_its_place() {
+        assert!(FEATURES.is_sorted_by_key(|feature| !feature.original));
+        let mut ride = ScoreRide::default();
+        for (feature, value) in FEATURES.iter().zip(1u8..) {
+            (feature.set)(&mut ride, Some(value.into()));
+        }
+        let read: Vec<_> = FEATURES.iter().map(|feature| (feature.of)(&ride)).collect();
+        assert_eq!(read, (1u8..).take(FEATURE_COUNT).map(|value| Some(value.into())).collect::<Vec<_>>());
+    }
 
     #[test]
     fn the_split_never_changes() {

@@ -1,24 +1,13 @@
 //! The JSON Schemas of all messages and stored documents, embedded.
 //!
-//! Depends on `message`, `document` and `delivery`.
+//! A type gets its schema from a row in the table of its folder: `messages!` in `message`, `documents!` in `document`.
 
+mod all;
 #[cfg(test)]
-mod generate;
+pub(crate) mod generate;
 
-use crate::{
-    delivery::dead_letter::Letter,
-    document::{
-        Breeds, DelayedLabelMetrics, IdempotencyRecord, MetricsFile, RejectedRide, Upload, Verdict, WeatherWarnings,
-        dataset::{Claim, Manifest},
-        model::{Alias, Model},
-        served::Served,
-        waiting::Waiting,
-    },
-    message::{
-        BatchSplit, DatasetReady, EnrichedChunk, ModelPromoted, ModelRejected, RideBatch, RideChunk, ScoreRequest,
-        ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,
-    },
-};
+pub use all::SCHEMAS;
+
 use serde_json::Value;
 
 /// One JSON Schema (draft 2020-12).
@@ -28,6 +17,8 @@ pub struct Schema {
     pub name: &'static str,
     /// The schema itself, JSON.
     pub text: &'static str,
+    /// Whether it is generated from the type; otherwise it is written by hand.
+    pub is_generated: bool,
 }
 
 /// A message or stored document, which a schema describes.
@@ -36,100 +27,49 @@ pub trait Described {
     const SCHEMA: Schema;
 }
 
-/// Names the schema of each type, `<name>.json` in the folder `schemas`, and embeds it.
+/// Names the schema of each type, `<name>.json` in the folder `schemas`, and embeds it. A row says whether the schema is
+/// `written` by hand or `generated` from the type.
 macro_rules! described {
-    ($($described:ty: $name:literal,)*) => {
-        $(impl Described for $described {
-            const SCHEMA: Schema =
-                Schema { name: $name, text: include_str!(concat!("../../schemas/", $name, ".json")) };
+    ($($described:ty = $origin:ident $($name:literal)+,)*) => {
+        $(impl $crate::schema::Described for $described {
+            const SCHEMA: $crate::schema::Schema = $crate::schema::Schema {
+                name: concat!($($name),+),
+                text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/", $($name,)+ ".json")),
+                is_generated: matches!(stringify!($origin).as_bytes(), b"generated"),
+            };
         })*
 
-        /// All schemas, sorted by name.
-        pub const SCHEMAS: &[Schema] = &[$(<$described>::SCHEMA),*];
+        /// The schemas of the table.
+        pub(crate) const SCHEMAS: &[$crate::schema::Schema] =
+            &[$(<$described as $crate::schema::Described>::SCHEMA),*];
+
+        /// Returns the generated schemas of the table: as they stand in their files, and as they are generated.
+        #[cfg(test)]
+        pub(crate) fn generated() -> Vec<($crate::schema::Schema, String)> {
+            [$($crate::schema::generated!($origin $described)),*].into_iter().flatten().collect()
+        }
     };
 }
+pub(crate) use described;
 
-described! {
-    BatchSplit: "batch-split.v1",
-    Breeds: "breeds.v1",
-    Claim: "claim.v1",
-    Manifest: "dataset-manifest.v1",
-    DatasetReady: "dataset-ready.v1",
-    Letter: "dead-letter.v1",
-    DelayedLabelMetrics: "delayed-labels.v1",
-    EnrichedChunk: "enriched-chunk.v1",
-    IdempotencyRecord: "idempotency.v1",
-    MetricsFile: "metrics.v1",
-    Alias: "model-alias.v1",
-    ModelPromoted: "model-promoted.v1",
-    ModelRejected: "model-rejected.v1",
-    Model: "model.v1",
-    RejectedRide<'static, Value>: "rejected-ride.v1",
-    RideBatch: "ride-batch.v1",
-    RideChunk: "ride-chunk.v1",
-    ScoreRequest: "score-request.v1",
-    ScoreResponse: "score-response.v1",
-    Served: "served.v1",
-    Upload: "upload.v1",
-    Verdict: "verdict.v1",
-    Waiting: "waiting.v1",
-    WeatherRequest: "weather-request.v1",
-    WeatherResponse: "weather-response.v1",
-    WeatherWarnings: "weather-warnings.v1",
-    WorkerControl: "worker-control.v1",
+/// Generates the schema of a type, if the origin of its row says so.
+#[cfg(test)]
+macro_rules! generated {
+    (written $described:ty) => {
+        None
+    };
+    (generated $described:ty) => {
+        Some($crate::schema::generate::generated::<$described>())
+    };
 }
+#[cfg(test)]
+pub(crate) use generated;
 
 impl Schema {
-    /// Returns the schema of this name.
-    pub fn named(name: &str) -> Option<&'static Self> {
-        SCHEMAS.iter().find(|schema| schema.name == name)
-    }
-
     /// Returns the first sentence of the description, without its full stop.
     pub fn summary(&self) -> String {
         let value: Value = serde_json::from_str(self.text).unwrap_or_default();
         let description = value["description"].as_str().unwrap_or_default();
         description.split_once(". ").map_or(description, |(first, _)| first).trim_end_matches('.').to_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{KINDS, Message};
-
-    #[test]
-    fn a_message_is_described_by_the_schema_of_its_kind() {
-        fn of<M: Message + Described>() -> (String, &'static str) {
-            (M::KIND.to_string(), M::SCHEMA.name)
-        }
-        let messages = [
-            of::<RideBatch>(),
-            of::<RideChunk>(),
-            of::<BatchSplit>(),
-            of::<EnrichedChunk>(),
-            of::<DatasetReady>(),
-            of::<ModelPromoted>(),
-            of::<ModelRejected>(),
-            of::<WorkerControl>(),
-            of::<ScoreRequest>(),
-            of::<ScoreResponse>(),
-            of::<WeatherRequest>(),
-            of::<WeatherResponse>(),
-        ];
-        for (kind, name) in &messages {
-            assert_eq!(kind, name);
-        }
-        assert_eq!(messages.map(|(kind, _)| kind), KINDS.map(|kind| kind.to_string()));
-    }
-
-    #[test]
-    fn schemas_are_sorted_named_and_described() {
-        assert!(SCHEMAS.is_sorted_by_key(|schema| schema.name));
-        for schema in SCHEMAS {
-            let value: Value = serde_json::from_str(schema.text).unwrap();
-            assert_eq!(value["$id"], format!("urn:wildrydes:{}", schema.name));
-            assert!(!schema.summary().is_empty(), "{} has no description", schema.name);
-        }
     }
 }

@@ -196,7 +196,6 @@ async fn part(
 /// Requests one score. Returns its duration, and whether the global model answered because the breed model was late.
 async fn one(client: &Client, nth: usize, of: Option<usize>) -> anyhow::Result<(Duration, bool)> {
     let ride = ScoreRide {
-        ride_id: None,
         breed: of.map(breed),
         distance: Some(30.0),
         healthpoints: Some(300.0),
@@ -204,6 +203,7 @@ async fn one(client: &Client, nth: usize, of: Option<usize>) -> anyhow::Result<(
         tmin: Some(50.0),
         tmax: Some(60.0),
         prcp: Some(0.0),
+        ..ScoreRide::default()
     };
     let request =
         ScoreRequest { request_id: nth.to_string(), units: Units::default(), explain: false, rides: vec![ride] };

@@ -7,7 +7,7 @@
 use anyhow::{Context, anyhow, ensure};
 use clap::Parser;
 use common::{
-    dataset::{COLUMNS, Claim, Manifest},
+    dataset::{Claim, Manifest},
     reading::Reading,
     schema::Described,
 };
@@ -16,7 +16,7 @@ use pipeline_tests::{
     processes::wildrydes,
     wait::{self, SOON},
 };
-use records::layout;
+use records::{datasets::column_names, layout};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -196,7 +196,7 @@ fn write(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.clone(),
         sha256,
-        columns: COLUMNS.map(str::to_owned).to_vec(),
+        columns: column_names().map(str::to_owned).to_vec(),
         received: 100,
         accepted: 98,
         rejected: 2,

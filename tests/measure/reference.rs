@@ -85,7 +85,8 @@ fn speed(count: usize, file: &str) -> anyhow::Result<()> {
         for value in features.into_iter().chain([f64::from(u8::from(service))]) {
             out.write_all(&value.to_le_bytes())?;
         }
-        rides.push(features, service, random.random_range(0..=u8::MAX), NO_BREED);
+        let row = std::array::from_fn(|j| features.get(j).copied().unwrap_or(0.0));
+        rides.push(row, service, random.random_range(0..=u8::MAX), NO_BREED);
     }
     out.flush()?;
     let cancel = Cancel::default();

@@ -1,12 +1,12 @@
 //! Complete datasets, as the merger writes them, made without a fleet.
 
 use common::{
-    dataset::{COLUMNS, DatasetFile, Manifest},
+    dataset::{DatasetFile, Manifest},
     message::DatasetReady,
     schema::Described,
 };
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use records::layout;
+use records::{datasets::column_names, layout};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -43,7 +43,7 @@ pub async fn write(store: &impl ObjectStore, batch_id: &str, rides: u64) -> Data
 
 /// Writes a dataset of one file with `rows`, which are `rides` lines, all with a label and with weather of one station.
 pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, rides: u64) -> DatasetReady {
-    let body = COLUMNS.join(",") + "\n" + rows;
+    let body = column_names().join(",") + "\n" + rows;
     let file = DatasetFile {
         path: layout::dataset_part(batch_id, 0),
         bytes: body.len() as u64,
@@ -55,7 +55,7 @@ pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, ri
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.to_owned(),
         sha256: "0".repeat(64),
-        columns: COLUMNS.map(str::to_owned).to_vec(),
+        columns: column_names().map(str::to_owned).to_vec(),
         received: rides,
         accepted: rides,
         rejected: 0,

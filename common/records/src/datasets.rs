@@ -17,7 +17,7 @@ mod record;
 mod tests;
 mod write;
 
-pub use columns::{COLUMNS, Column, Kind};
+pub use columns::{COLUMNS, Column, Kind, column_names};
 pub use encode::{header, push_row};
 pub use manifest::{DatasetError, StoredManifest, create_manifest, list, manifest};
 pub use read::{BLOCK_BYTES, Offload, Reader, document};

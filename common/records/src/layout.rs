@@ -16,11 +16,8 @@
 //! weather/<station>/<year>.csv          cached weather
 //! weather/warnings/<station>.json       rows and days left out of a station's file, for people
 //! models/<model>/<id>/model.json        the artefact
-//! models/<model>/<id>/metrics.json      its metrics
 //! models/<model>/<id>/report.html       its report, for people
-//! models/<model>/<id>/breeds.json       the breed models trained beside it, and what they improve
-//! models/<model>/<id>/verdict.json      the decision whether it was promoted after training, and why
-//! models/<model>/<id>/realised.json     its scores compared with delayed labels
+//! models/<model>/<id>/<file>            documents beside it; `common::document` names their files
 //! models/<model>/<id>/rejected.json     alone, without a model: why training was refused
 //! models/<model>/champion/<n>.json      the n-th generation of the alias, n from 1 in ten digits, written once
 //! models/<model>/champion.json          a copy of the highest generation, which scorers follow
@@ -35,7 +32,7 @@
 //! ```
 
 pub use common::object_path::{DATASET, MODELS, RAW, is_below};
-use common::{coding::Coding, features::breed_name, model::AliasName};
+use common::{coding::Coding, document::VersionDocument, features::breed_name, model::AliasName};
 use sha2::{Digest, Sha256};
 
 /// Prefix of the records of batches uploaded over HTTP.
@@ -225,34 +222,14 @@ pub fn model(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/model.json")
 }
 
-/// Path of the metrics of a model, for tools that need no coefficients.
-pub fn metrics(model: &str, model_id: &str) -> String {
-    format!("{MODELS}/{model}/{model_id}/metrics.json")
-}
-
-/// Path of the reason why training with the inputs of `model_id` was refused.
-pub fn model_rejected(model: &str, model_id: &str) -> String {
-    format!("{MODELS}/{model}/{model_id}/rejected.json")
+/// Path of a document beside a model.
+pub fn version_document<D: VersionDocument>(model: &str, model_id: &str) -> String {
+    format!("{}/{}", model_version(model, model_id), D::FILE)
 }
 
 /// Path of the report on a model, for people.
 pub fn report(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/report.html")
-}
-
-/// Path of the list of breed models that were trained beside a global model.
-pub fn breeds(model: &str, model_id: &str) -> String {
-    format!("{MODELS}/{model}/{model_id}/breeds.json")
-}
-
-/// Path of the decision whether a model was promoted after its training.
-pub fn verdict(model: &str, model_id: &str) -> String {
-    format!("{MODELS}/{model}/{model_id}/verdict.json")
-}
-
-/// Path of a model's scores compared with delayed labels.
-pub fn delayed_labels(model: &str, model_id: &str) -> String {
-    format!("{MODELS}/{model}/{model_id}/realised.json")
 }
 
 /// Path of a generation of an alias; `generation` counts from 1.

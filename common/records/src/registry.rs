@@ -16,7 +16,7 @@ mod release;
 mod version;
 
 pub use alias::{Change, current_alias, publish_alias, read_alias, served_alias, set_alias, set_alias_after};
-pub use documents::{VersionDocument, read, write, write_report};
+pub use documents::{read, write, write_report};
 pub use release::{BreedPromotion, announcement, complete_release, in_service, promote_breed_models, rejection};
 pub use version::{
     AT_ONCE, Version, VersionError, VersionKey, decode_named, families, named_model, remove_versions, version,

@@ -7,6 +7,7 @@ use crate::{
     },
     fleet::{exchange, topology},
     reading::Reading,
+    schema::described,
 };
 use base64::Engine;
 use jiff::Timestamp;
@@ -39,6 +40,8 @@ const DELIVERY_LIMIT: &str = "delivery_limit";
 const MAXLEN: &str = "maxlen";
 /// The broker's reason for a message whose time to live ended.
 const EXPIRED: &str = "expired";
+
+described! { Letter = written "dead-letter.v1", }
 
 /// A dead letter without its body. [`whole`] adds properties and body.
 #[derive(Debug, Clone, PartialEq, Serialize)]

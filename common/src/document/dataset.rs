@@ -4,28 +4,6 @@ use crate::{reading::Reading, ride::Counts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Columns of a dataset file, in order. A missing value is an empty field.
-///
-/// Units: `latitude` and `longitude` in degrees, `distance` in miles, `fieldservice` 0 or 1, `station_km` in
-/// kilometres, `tmin` and `tmax` in tenths of °C, `prcp` in tenths of mm.
-pub const COLUMNS: [&str; 15] = [
-    "ride_id",
-    "name",
-    "breed",
-    "statustime",
-    "latitude",
-    "longitude",
-    "distance",
-    "healthpoints",
-    "magicpoints",
-    "fieldservice",
-    "groundstation",
-    "station_km",
-    "tmin",
-    "tmax",
-    "prcp",
-];
-
 /// Maximum size of one dataset file in bytes; a file ends at the last row that fits.
 pub const PART_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -39,7 +17,7 @@ pub struct Manifest {
     pub batch_id: String,
     /// SHA-256 of the batch's bytes as received, 64 hex digits.
     pub sha256: String,
-    /// Columns of the files, in order: [`COLUMNS`].
+    /// Columns of the files, in order: those that `records::datasets` writes.
     pub columns: Vec<String>,
     /// Number of rides in the batch: `accepted + rejected`.
     pub received: u64,

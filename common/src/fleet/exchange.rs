@@ -12,3 +12,5 @@ pub const RPC: &str = "rpc";
 pub const RETRY: &str = "retry";
 /// Dead letters, routed by the work queue they come from.
 pub const DEAD: &str = "dead";
+/// The default exchange: an answer goes directly to the queue that the request names.
+pub const DEFAULT: &str = "";

@@ -1,7 +1,8 @@
 //! The fleet as data: exchanges, queues and bindings, and the permissions of each user.
 //!
-//! Depends on `message` and `delivery`.
+//! `exchange` and `process` hold the names and depend on nothing; the others depend on `message` and `delivery`.
 
 pub mod exchange;
 pub mod permissions;
+pub mod process;
 pub mod topology;

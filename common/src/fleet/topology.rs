@@ -1,5 +1,6 @@
-//! All exchanges, queues and bindings of the fleet, as data. This is the one place that defines how workers are
-//! connected; [`runtime::amqp`] and [`runtime::memory`] declare it.
+//! All exchanges, queues and bindings of the fleet, as data; [`runtime::amqp`] and [`runtime::memory`] declare them. Who sends and
+//! who reads a message stands in its row of the [table of messages](crate::message); this module adds retries, dead letters,
+//! temporary queues, arguments and limits.
 //!
 //! ```text
 //! ingest ──#──────────────────▶ splitter
@@ -21,82 +22,12 @@
 
 use crate::{
     fleet::exchange::{DEAD, EVENTS, INGEST, RETRY, RPC, WORK},
-    message::{
-        BatchSplit, DatasetReady, EnrichedChunk, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
-        ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,
-    },
+    message::{ROUTES, Route},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The work queues, named after the workers that read them.
-pub mod queue {
-    #![allow(missing_docs)]
-    pub const SPLITTER: &str = "splitter";
-    pub const WEATHER_FETCHER: &str = "weather-fetcher";
-    pub const MERGER: &str = "merger";
-    pub const TRAINER: &str = "trainer";
-    pub const SCORER: &str = "scorer";
-    pub const WEATHER_LOOKUP: &str = "weather-lookup";
-    /// In the order of the flow, then the queues of requests.
-    pub const ALL: [&str; 6] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER, WEATHER_LOOKUP];
-}
-
-/// The processes of a fleet: names of queues, users, binaries and sections derive from this table.
-pub mod process {
-    #![allow(missing_docs)]
-    use super::queue;
-
-    /// A process of the fleet.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Process {
-        /// Name of the binary and of the user at the broker, also in the property `app_id` and in logs.
-        pub name: &'static str,
-        /// The work queues it reads.
-        pub queues: &'static [&'static str],
-        /// Its section of the configuration.
-        pub section: &'static str,
-    }
-
-    pub const SPLITTER: Process = worker(&[queue::SPLITTER], queue::SPLITTER);
-    /// Lookups share its caches.
-    pub const WEATHER_FETCHER: Process = worker(&[queue::WEATHER_FETCHER, queue::WEATHER_LOOKUP], "weather");
-    pub const MERGER: Process = worker(&[queue::MERGER], queue::MERGER);
-    pub const TRAINER: Process = worker(&[queue::TRAINER], queue::TRAINER);
-    pub const SCORER: Process = worker(&[queue::SCORER], queue::SCORER);
-    /// The HTTP service in front of the fleet: publisher and client at once; it also browses dead letters.
-    pub const GATEWAY: Process = Process { name: "gateway", queues: &[], section: "gateway" };
-    /// In the order of the flow.
-    pub const ALL: [Process; 6] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER, GATEWAY];
-
-    /// A process named after the first of its queues.
-    const fn worker(queues: &'static [&'static str], section: &'static str) -> Process {
-        Process { name: queues[0], queues, section }
-    }
-}
-
-pub use process::Process;
-
-/// Names of the processes that read a work queue, in the order of the flow.
-pub const PROCESSES: [&str; 5] = [
-    process::SPLITTER.name,
-    process::WEATHER_FETCHER.name,
-    process::MERGER.name,
-    process::TRAINER.name,
-    process::SCORER.name,
-];
-
-/// Returns the name of the process that reads a work queue.
-pub fn process_of(queue: &str) -> &str {
-    process::ALL.iter().find(|process| process.queues.contains(&queue)).map_or(queue, |process| process.name)
-}
-
-/// Role of an external client that publishes batches and follows them.
-pub const PUBLISHER: &str = "publisher";
-/// Role of an external client that requests scores and weather.
-pub const CLIENT: &str = "client";
-/// Role of the person who operates the fleet.
-pub const OPERATOR: &str = "operator";
+pub use super::process::{self, CLIENT, OPERATOR, PROCESSES, PUBLISHER, Process, process_of, queue};
 
 /// Delays of the retry queues of a work queue, in milliseconds.
 pub const RETRY_DELAYS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];
@@ -249,20 +180,16 @@ impl Topology {
             exchange(RETRY, ExchangeKind::Topic),
             exchange(DEAD, ExchangeKind::Topic),
         ];
-        let binding = |from: &str, routing_key: &str, to: &str| Binding {
-            exchange: name(from),
-            routing_key: routing_key.to_owned(),
-            queue: name(to),
-        };
-        let mut bindings = vec![
-            binding(INGEST, "#", queue::SPLITTER),
-            binding(WORK, "ride-chunk.#", queue::WEATHER_FETCHER),
-            binding(WORK, "enriched-chunk.#", queue::MERGER),
-            binding(WORK, "batch-split.#", queue::MERGER),
-            binding(EVENTS, "dataset-ready.#", queue::TRAINER),
-            binding(RPC, "score-request.#", queue::SCORER),
-            binding(RPC, "weather-request.#", queue::WEATHER_LOOKUP),
-        ];
+        let mut bindings = Vec::new();
+        for Route { kind, exchange, readers, .. } in ROUTES {
+            // Publishers may use any routing key.
+            let pattern = if *exchange == INGEST { "#".to_owned() } else { format!("{}.#", kind.name) };
+            bindings.extend(readers.iter().map(|queue| Binding {
+                exchange: name(exchange),
+                routing_key: pattern.clone(),
+                queue: name(queue),
+            }));
+        }
         let mut queues = Vec::new();
         for plain in queue::ALL {
             let of = name(plain);
@@ -288,20 +215,12 @@ impl Topology {
         };
         let mut subscriptions = vec![subscription(queue::SCORER, "model-promoted.#")];
         subscriptions.extend(queue::ALL.map(|worker| subscription(worker, CONTROL_PATTERN)));
-        let publications = vec![
-            publication::<RideBatch>(PUBLISHER, namespace),
-            publication::<RideChunk>(queue::SPLITTER, namespace),
-            publication::<BatchSplit>(queue::SPLITTER, namespace),
-            publication::<EnrichedChunk>(queue::WEATHER_FETCHER, namespace),
-            publication::<DatasetReady>(queue::MERGER, namespace),
-            publication::<ModelPromoted>(queue::TRAINER, namespace),
-            publication::<ModelRejected>(queue::TRAINER, namespace),
-            publication::<WorkerControl>(OPERATOR, namespace),
-            publication::<ScoreRequest>(CLIENT, namespace),
-            publication::<ScoreResponse>(queue::SCORER, namespace),
-            publication::<WeatherRequest>(CLIENT, namespace),
-            publication::<WeatherResponse>(queue::WEATHER_LOOKUP, namespace),
-        ];
+        let publications = ROUTES.iter().map(|Route { kind, sender, exchange, .. }| Publication {
+            by: (*sender).to_owned(),
+            exchange: if exchange.is_empty() { String::new() } else { name(exchange) },
+            message: kind.name.to_owned(),
+        });
+        let publications = publications.collect();
         Self { exchanges, queues, bindings, subscriptions, publications }
     }
 
@@ -329,11 +248,6 @@ pub fn retry_queue(queue: &str, index: usize) -> String {
 /// Returns the name of a work queue's dead-letter queue.
 pub fn dead_queue(queue: &str) -> String {
     format!("{queue}.dead")
-}
-
-fn publication<M: Message>(by: &str, namespace: &str) -> Publication {
-    let exchange = if M::EXCHANGE.is_empty() { String::new() } else { format!("{namespace}{}", M::EXCHANGE) };
-    Publication { by: by.to_owned(), exchange, message: M::KIND.name.to_owned() }
 }
 
 fn text(value: impl Into<String>) -> Argument {
@@ -404,7 +318,6 @@ pub fn topic_matches(pattern: &str, routing_key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::KINDS;
 
     #[test]
     fn topic_patterns_match_as_in_amqp() {
@@ -465,26 +378,12 @@ mod tests {
     }
 
     #[test]
-    fn every_message_has_one_publisher() {
-        let published: Vec<String> = Topology::of_fleet("").publications.into_iter().map(|p| p.message).collect();
-        assert_eq!(published, KINDS.map(|kind| kind.name));
-    }
-
-    #[test]
-    fn every_message_that_must_arrive_has_a_queue() {
+    fn every_message_reaches_its_readers_and_no_other_queue() {
         let topology = Topology::of_fleet("");
-        for kind in KINDS.iter().filter(|kind| {
-            let answer_or_event =
-                ["model-promoted", "model-rejected", "worker-control", "score-response", "weather-response"];
-            !answer_or_event.contains(&kind.name)
-        }) {
-            let key = kind.to_string();
-            let bindings = topology.bindings.iter().filter(|b| {
-                topology.exchanges.iter().any(|e| e.name == b.exchange && e.kind == ExchangeKind::Topic)
-                    && b.routing_key != "#"
-                    && topic_matches(&b.routing_key, &key)
-            });
-            assert_eq!(bindings.count(), usize::from(kind.name != "ride-batch"), "{kind}");
+        for Route { kind, exchange, readers, .. } in ROUTES {
+            let matches = |b: &&Binding| b.exchange == *exchange && topic_matches(&b.routing_key, &kind.to_string());
+            let reached: Vec<&str> = topology.bindings.iter().filter(matches).map(|b| b.queue.as_str()).collect();
+            assert_eq!(reached, *readers, "{kind}");
         }
     }
 }

@@ -1,11 +1,9 @@
 //! `batch-split.v1`: how a batch was split. It tells the merger when a batch is complete.
 
 use crate::{
-    fleet::exchange,
     message::{
         check::{check_batch_id, check_provenance, check_sha256},
         decode::Message,
-        kind::Kind,
         violation::Violation,
     },
     ride::Counts,
@@ -77,9 +75,6 @@ impl std::fmt::Debug for SplitDigest {
 }
 
 impl Message for BatchSplit {
-    const KIND: Kind = Kind { name: "batch-split", major: 1 };
-    const EXCHANGE: &'static str = exchange::WORK;
-
     fn message_id(&self) -> String {
         format!("{}/batch-split", self.batch_id)
     }

@@ -1,11 +1,9 @@
 //! `dataset-ready.v1`: the dataset of a batch is complete.
 
 use crate::{
-    fleet::exchange,
     message::{
         check::{check_batch_id, check_below, check_sha256},
         decode::Message,
-        kind::Kind,
         violation::Violation,
     },
     object_path,
@@ -26,9 +24,6 @@ pub struct DatasetReady {
 }
 
 impl Message for DatasetReady {
-    const KIND: Kind = Kind { name: "dataset-ready", major: 1 };
-    const EXCHANGE: &'static str = exchange::EVENTS;
-
     fn message_id(&self) -> String {
         format!("{}/dataset-ready", self.batch_id)
     }

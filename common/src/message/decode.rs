@@ -1,20 +1,21 @@
 //! The traits of messages, and the decoding of message bodies.
 
 use crate::{
-    message::{kind::Kind, object::Object, violation::Violation},
+    message::{kind::Kind, object::Object, route::Routed, violation::Violation},
+    schema::Described,
     text::excerpt,
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// A message of the fleet.
-pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Message: Routed + Described + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Name and major version.
-    const KIND: Kind;
-    /// Exchange to which the message is published; see [`crate::fleet::exchange`].
-    const EXCHANGE: &'static str;
-    /// Whether the publish fails if no queue takes the message.
-    const MANDATORY: bool = true;
+    const KIND: Kind = Self::ROUTE.kind;
+    /// Exchange to which the message is published.
+    const EXCHANGE: &'static str = Self::ROUTE.exchange;
+    /// Whether the publish fails if no queue takes the message: unless only temporary queues receive it.
+    const MANDATORY: bool = !Self::ROUTE.readers.is_empty();
 
     /// Returns a stable id: the same inputs give the same id, so that a repeated publish is recognised.
     fn message_id(&self) -> String;

@@ -1,11 +1,9 @@
 //! `enriched-chunk.v1`: a ride chunk joined with weather.
 
 use crate::{
-    fleet::exchange,
     message::{
         check::{check_batch_id, check_provenance},
         decode::Message,
-        kind::Kind,
         object,
         violation::Violation,
     },
@@ -136,9 +134,6 @@ impl Serialize for EnrichedRide {
 }
 
 impl Message for EnrichedChunk {
-    const KIND: Kind = Kind { name: "enriched-chunk", major: 1 };
-    const EXCHANGE: &'static str = exchange::WORK;
-
     fn message_id(&self) -> String {
         format!("{}/enriched-chunk/{}", self.batch_id, self.chunk)
     }

@@ -3,6 +3,18 @@
 //! A message is JSON. The AMQP property `type` carries its [`Kind`], `name.vN`. A reader ignores unknown fields and
 //! dead-letters an unknown major version with the reason. A released schema may only gain optional fields; any other
 //! change is a new major version beside the old one.
+//!
+//! The table `messages!` below says of each message who sends it, through which exchange, and which queues read it. The
+//! [topology](crate::topology) follows from it.
+
+use crate::{
+    fleet::{
+        exchange,
+        process::{CLIENT, OPERATOR, PUBLISHER, queue},
+    },
+    schema::described,
+};
+use std::fmt::Debug;
 
 mod batch_split;
 mod check;
@@ -15,6 +27,7 @@ mod model_rejected;
 mod object;
 mod ride_batch;
 mod ride_chunk;
+mod route;
 mod score_request;
 mod score_response;
 mod violation;
@@ -32,6 +45,7 @@ pub use model_promoted::ModelPromoted;
 pub use model_rejected::ModelRejected;
 pub use ride_batch::{BatchContent, RideBatch};
 pub use ride_chunk::RideChunk;
+pub use route::{Route, Routed};
 pub use score_request::{PrecipitationUnit, SCORE_RIDES_MAX, ScoreRequest, ScoreRide, TemperatureUnit, Units};
 pub use score_response::{
     Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse, ScoredBy,
@@ -41,21 +55,53 @@ pub use weather_request::{WEATHER_PLACES_MAX, WeatherPlace, WeatherRequest};
 pub use weather_response::{PlaceWeather, WeatherError, WeatherErrorCode, WeatherResponse};
 pub use worker_control::WorkerControl;
 
-/// All message kinds, in the order of the flow.
-pub const KINDS: [Kind; 12] = [
-    RideBatch::KIND,
-    RideChunk::KIND,
-    BatchSplit::KIND,
-    EnrichedChunk::KIND,
-    DatasetReady::KIND,
-    ModelPromoted::KIND,
-    ModelRejected::KIND,
-    WorkerControl::KIND,
-    ScoreRequest::KIND,
-    ScoreResponse::KIND,
-    WeatherRequest::KIND,
-    WeatherResponse::KIND,
-];
+/// Declares each message in one row: its type, its schema, the queue or role that sends it, the exchange, the queues that read it.
+macro_rules! messages {
+    ($($message:ident = $origin:ident $name:literal v $major:literal, $sender:expr => $exchange:expr => [$($reader:expr),*];)*) => {
+        described! { $($message = $origin $name ".v" $major,)* }
+
+        $(impl Routed for $message {
+            const ROUTE: Route = Route {
+                kind: Kind { name: $name, major: $major },
+                sender: $sender,
+                exchange: $exchange,
+                readers: &[$($reader),*],
+            };
+        })*
+
+        /// The routes of all messages, in the order of the flow.
+        pub const ROUTES: &[Route] = &[$($message::ROUTE),*];
+
+        /// All message kinds, in the order of the flow.
+        pub const KINDS: [Kind; ROUTES.len()] = [$($message::KIND),*];
+
+        /// Visits every message type, in the order of the flow.
+        pub fn each(visitor: &mut impl MessageVisitor) {
+            $(visitor.message::<$message>();)*
+        }
+    };
+}
+
+messages! {
+    RideBatch = written "ride-batch" v 1, PUBLISHER => exchange::INGEST => [queue::SPLITTER];
+    RideChunk = written "ride-chunk" v 1, queue::SPLITTER => exchange::WORK => [queue::WEATHER_FETCHER];
+    BatchSplit = written "batch-split" v 1, queue::SPLITTER => exchange::WORK => [queue::MERGER];
+    EnrichedChunk = written "enriched-chunk" v 1, queue::WEATHER_FETCHER => exchange::WORK => [queue::MERGER];
+    DatasetReady = written "dataset-ready" v 1, queue::MERGER => exchange::EVENTS => [queue::TRAINER];
+    ModelPromoted = written "model-promoted" v 1, queue::TRAINER => exchange::EVENTS => [];
+    ModelRejected = written "model-rejected" v 1, queue::TRAINER => exchange::EVENTS => [];
+    WorkerControl = written "worker-control" v 1, OPERATOR => exchange::EVENTS => [];
+    ScoreRequest = written "score-request" v 1, CLIENT => exchange::RPC => [queue::SCORER];
+    ScoreResponse = written "score-response" v 1, queue::SCORER => exchange::DEFAULT => [];
+    WeatherRequest = written "weather-request" v 1, CLIENT => exchange::RPC => [queue::WEATHER_LOOKUP];
+    WeatherResponse = written "weather-response" v 1, queue::WEATHER_LOOKUP => exchange::DEFAULT => [];
+}
+
+/// Does something with every message type.
+pub trait MessageVisitor {
+    /// Called once for each type.
+    fn message<M: Message + Debug + PartialEq>(&mut self);
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,7 @@
 //! `model-promoted.v1`: a model family has a new champion.
 
 use crate::{
-    fleet::exchange,
-    message::{check::check_below, decode::Message, kind::Kind, violation::Violation},
+    message::{check::check_below, decode::Message, violation::Violation},
     object_path,
 };
 use serde::{Deserialize, Serialize};
@@ -25,10 +24,6 @@ pub struct ModelPromoted {
 }
 
 impl Message for ModelPromoted {
-    const KIND: Kind = Kind { name: "model-promoted", major: 1 };
-    const EXCHANGE: &'static str = exchange::EVENTS;
-    const MANDATORY: bool = false;
-
     fn message_id(&self) -> String {
         format!("{}/{}/model-promoted", self.model, self.model_id)
     }

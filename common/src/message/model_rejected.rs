@@ -1,8 +1,7 @@
 //! `model-rejected.v1`: training was refused or its model was not promoted, with the reason.
 
 use crate::{
-    fleet::exchange,
-    message::{check::check_below, decode::Message, kind::Kind, violation::Violation},
+    message::{check::check_below, decode::Message, violation::Violation},
     object_path,
 };
 use serde::{Deserialize, Serialize};
@@ -26,10 +25,6 @@ pub struct ModelRejected {
 }
 
 impl Message for ModelRejected {
-    const KIND: Kind = Kind { name: "model-rejected", major: 1 };
-    const EXCHANGE: &'static str = exchange::EVENTS;
-    const MANDATORY: bool = false;
-
     fn message_id(&self) -> String {
         format!("{}/{}/model-rejected", self.model, self.model_id)
     }

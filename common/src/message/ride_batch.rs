@@ -1,11 +1,9 @@
 //! `ride-batch.v1`: a batch of rides from a publisher.
 
 use crate::{
-    fleet::exchange,
     message::{
         check::{check_batch_id, check_object, check_sha256},
         decode::Message,
-        kind::Kind,
         violation::Violation,
     },
     reading::{Mapping, Reading, RidesAt},
@@ -80,9 +78,6 @@ impl TryFrom<Wire> for RideBatch {
 }
 
 impl Message for RideBatch {
-    const KIND: Kind = Kind { name: "ride-batch", major: 1 };
-    const EXCHANGE: &'static str = exchange::INGEST;
-
     fn message_id(&self) -> String {
         let name = match (&self.batch_id, &self.content) {
             (Some(batch_id), _) => batch_id.clone(),

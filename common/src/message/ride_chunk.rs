@@ -1,11 +1,9 @@
 //! `ride-chunk.v1`: accepted rides of a batch, in the order of the batch.
 
 use crate::{
-    fleet::exchange,
     message::{
         check::{check_batch_id, check_provenance},
         decode::Message,
-        kind::Kind,
         object,
         violation::Violation,
     },
@@ -33,9 +31,6 @@ pub struct RideChunk {
 }
 
 impl Message for RideChunk {
-    const KIND: Kind = Kind { name: "ride-chunk", major: 1 };
-    const EXCHANGE: &'static str = exchange::WORK;
-
     fn message_id(&self) -> String {
         format!("{}/ride-chunk/{}", self.batch_id, self.chunk)
     }

@@ -1,9 +1,6 @@
 //! `score-request.v1`: rides to score.
 
-use crate::{
-    fleet::exchange,
-    message::{decode::Message, kind::Kind, object, violation::Violation},
-};
+use crate::message::{decode::Message, object, violation::Violation};
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of rides in one request, whatever limit a scorer is configured with. The decoder holds all rides in
@@ -116,9 +113,6 @@ pub struct ScoreRide {
 }
 
 impl Message for ScoreRequest {
-    const KIND: Kind = Kind { name: "score-request", major: 1 };
-    const EXCHANGE: &'static str = exchange::RPC;
-
     fn message_id(&self) -> String {
         format!("{}/score-request", self.request_id)
     }

@@ -1,6 +1,6 @@
 //! `score-response.v1`: the answer to a score request.
 
-use crate::message::{decode::Message, kind::Kind, object, violation::Violation};
+use crate::message::{decode::Message, object, violation::Violation};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one score request: either the scores with their model, or `error`.
@@ -189,11 +189,6 @@ impl ScoreResponse {
 }
 
 impl Message for ScoreResponse {
-    const KIND: Kind = Kind { name: "score-response", major: 1 };
-    /// The default exchange: an answer goes directly to the queue that the request names.
-    const EXCHANGE: &'static str = "";
-    const MANDATORY: bool = false;
-
     fn message_id(&self) -> String {
         format!("{}/score-response", self.request_id)
     }

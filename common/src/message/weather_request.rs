@@ -1,8 +1,7 @@
 //! `weather-request.v1`: places and times to look the weather up for.
 
 use crate::{
-    fleet::exchange,
-    message::{decode::Message, kind::Kind, object, violation::Violation},
+    message::{decode::Message, object, violation::Violation},
     ride::{self, StatusTime},
 };
 use serde::{Deserialize, Serialize};
@@ -35,9 +34,6 @@ pub struct WeatherPlace {
 }
 
 impl Message for WeatherRequest {
-    const KIND: Kind = Kind { name: "weather-request", major: 1 };
-    const EXCHANGE: &'static str = exchange::RPC;
-
     fn message_id(&self) -> String {
         format!("{}/weather-request", self.request_id)
     }

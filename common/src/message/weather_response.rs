@@ -1,7 +1,7 @@
 //! `weather-response.v1`: the answer to a weather request.
 
 use crate::{
-    message::{decode::Message, kind::Kind, object, violation::Violation},
+    message::{decode::Message, object, violation::Violation},
     ride::{self, Observation, WeatherMissing},
 };
 use compact_str::CompactString;
@@ -107,11 +107,6 @@ impl WeatherResponse {
 }
 
 impl Message for WeatherResponse {
-    const KIND: Kind = Kind { name: "weather-response", major: 1 };
-    /// The default exchange: an answer goes directly to the queue that the request names.
-    const EXCHANGE: &'static str = "";
-    const MANDATORY: bool = false;
-
     fn message_id(&self) -> String {
         format!("{}/weather-response", self.request_id)
     }

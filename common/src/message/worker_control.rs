@@ -1,9 +1,6 @@
 //! `worker-control.v1`: pauses or resumes a worker.
 
-use crate::{
-    fleet::exchange,
-    message::{decode::Message, kind::Kind},
-};
+use crate::message::decode::Message;
 use serde::{Deserialize, Serialize};
 
 /// Pauses or resumes every replica of a worker. The object store holds the same document
@@ -24,11 +21,6 @@ pub struct WorkerControl {
 }
 
 impl Message for WorkerControl {
-    const KIND: Kind = Kind { name: "worker-control", major: 1 };
-    const EXCHANGE: &'static str = exchange::EVENTS;
-    /// Possibly no replica is running.
-    const MANDATORY: bool = false;
-
     fn message_id(&self) -> String {
         format!("{}/{}/worker-control", self.worker, self.at)
     }

@@ -1,8 +1,10 @@
-//! Generates the schemas of the documents that only the fleet writes, from their types. Compiled for tests only.
+//! Generates schemas from types: those of the rows marked `generated`. Compiled for tests only.
 
 use super::{Described, Schema};
-use crate::document::{
-    Breeds, DelayedLabelMetrics, IdempotencyRecord, MetricsFile, RejectedRide, Upload, Verdict, dataset::Claim,
+use crate::{
+    delivery::dead_letter,
+    document::{self, dataset::Claim},
+    message,
 };
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
@@ -19,7 +21,7 @@ const FIRST: [&str; 9] =
     ["$schema", "$id", "title", "description", "type", "minimum", "required", "properties", "propertyNames"];
 
 /// Returns the schema of a type as it stands in its file, and as it is generated.
-fn generated<D: Described + JsonSchema>() -> (Schema, String) {
+pub(crate) fn generated<D: Described + JsonSchema>() -> (Schema, String) {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<D>().to_value();
     tidy(&mut schema);
     let (name, _) = D::SCHEMA.name.split_once('.').unwrap();
@@ -92,15 +94,7 @@ fn layout(value: &Value, indentation: usize, used: usize) -> String {
 
 #[test]
 fn generated_schemas_are_those_of_their_types() {
-    let all = [
-        generated::<Breeds>(),
-        generated::<DelayedLabelMetrics>(),
-        generated::<IdempotencyRecord>(),
-        generated::<MetricsFile>(),
-        generated::<RejectedRide<'static, Value>>(),
-        generated::<Upload>(),
-        generated::<Verdict>(),
-    ];
+    let all = [message::generated(), document::generated(), dead_letter::generated()].concat();
     // The order of members depends on the features of `serde_json` that other crates of the build enable.
     let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     for (schema, text) in all.into_iter().filter(|(schema, text)| value(schema.text) != value(text)) {

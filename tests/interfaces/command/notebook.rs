@@ -1,12 +1,13 @@
 //! Tests of `wildrydes export` and `wildrydes describe`.
 
 use super::failed;
-use common::dataset::{self, Manifest};
+use common::dataset::Manifest;
 use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Field,
 };
 use pipeline_tests::processes::{Input, json_output, output, succeed, wildrydes};
+use records::datasets::column_names;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -70,7 +71,7 @@ impl Store {
 
     /// The expected export of these batches.
     fn joined(&self, manifests: &[Manifest]) -> String {
-        let header = dataset::COLUMNS.join(",");
+        let header = column_names().join(",");
         let mut text = format!("batch_id,{header}\n");
         for manifest in manifests {
             for file in &manifest.files {

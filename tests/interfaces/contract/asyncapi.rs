@@ -2,15 +2,12 @@
 
 use super::project;
 use common::{
-    message::{
-        BatchSplit, DatasetReady, EnrichedChunk, KINDS, Kind, Message, ModelPromoted, ModelRejected, RideBatch,
-        RideChunk, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,
-    },
+    message::{KINDS, Kind, ROUTES, Route},
     permissions::{Permissions, TopicPermissions, UserPermissions},
     schema::Schema,
     topology::{
-        Argument, Binding, Exchange, Publication, RETRY_DELAYS_MS, Subscription, Topology, dead_queue, queue,
-        retry_delays_of, retry_queue, topic_matches,
+        Argument, Binding, Exchange, RETRY_DELAYS_MS, Subscription, Topology, dead_queue, queue, retry_delays_of,
+        retry_queue, topic_matches,
     },
 };
 use regex::Regex;
@@ -110,35 +107,10 @@ components:
   messages:
 ";
 
-/// Kind, exchange and whether a message is published as mandatory.
-type Route = (Kind, &'static str, bool);
-
-fn routes() -> [Route; 12] {
-    fn of<M: Message>() -> Route {
-        (M::KIND, M::EXCHANGE, M::MANDATORY)
-    }
-    let routes = [
-        of::<RideBatch>(),
-        of::<RideChunk>(),
-        of::<BatchSplit>(),
-        of::<EnrichedChunk>(),
-        of::<DatasetReady>(),
-        of::<ModelPromoted>(),
-        of::<ModelRejected>(),
-        of::<WorkerControl>(),
-        of::<ScoreRequest>(),
-        of::<ScoreResponse>(),
-        of::<WeatherRequest>(),
-        of::<WeatherResponse>(),
-    ];
-    assert_eq!(routes.map(|(kind, ..)| kind), KINDS);
-    routes
-}
-
 /// The kinds whose messages a pattern of an exchange matches.
 fn matching(exchange: &str, pattern: &str) -> Vec<Kind> {
-    let matches = |(kind, to, _): &Route| *to == exchange && topic_matches(pattern, &kind.to_string());
-    routes().into_iter().filter(matches).map(|(kind, ..)| kind).collect()
+    let matches = |route: &&Route| route.exchange == exchange && topic_matches(pattern, &route.kind.to_string());
+    ROUTES.iter().filter(matches).map(|route| route.kind).collect()
 }
 
 /// A text as a YAML scalar on one line.
@@ -309,18 +281,15 @@ fn operation(by: &str, action: &str, kind: Kind, channel: &str, users: &str, bin
 /// All operations: what each worker and client sends, then what each receives.
 fn operations(topology: &Topology) -> String {
     let permissions = Permissions::of_fleet("");
-    let sends =
-        topology.publications.iter().filter(|publication| !publication.exchange.is_empty()).map(|publication| {
-            let Publication { by, exchange, message } = publication;
-            let routes = routes();
-            let (kind, _, mandatory) = routes.iter().find(|(kind, ..)| kind.name == message).expect("a kind");
-            let may_write = |user: &UserPermissions| {
-                is_match(&user.write, exchange) && may_use(user, exchange, &kind.to_string(), |topic| &topic.write)
-            };
-            let mode = if kind.is_request() { 1 } else { 2 };
-            let binding = format!("{{ deliveryMode: {mode}, mandatory: {mandatory} }}");
-            operation(by, "send", *kind, exchange, &users(&permissions, may_write), &binding)
-        });
+    let sends = ROUTES.iter().filter(|route| !route.exchange.is_empty()).map(|route| {
+        let Route { kind, sender, exchange, readers } = route;
+        let may_write = |user: &UserPermissions| {
+            is_match(&user.write, exchange) && may_use(user, exchange, &kind.to_string(), |topic| &topic.write)
+        };
+        let mode = if kind.is_request() { 1 } else { 2 };
+        let binding = format!("{{ deliveryMode: {mode}, mandatory: {} }}", !readers.is_empty());
+        operation(sender, "send", *kind, exchange, &users(&permissions, may_write), &binding)
+    });
     let receives = queue::ALL.into_iter().flat_map(|queue| {
         let bound = topology.bindings.iter().filter(move |binding| binding.queue == queue);
         let kinds = bound.flat_map(|binding| matching(&binding.exchange, &binding.routing_key));

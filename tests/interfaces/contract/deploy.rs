@@ -1,7 +1,9 @@
-//! Checks that the compose file confines each container to what it needs.
+//! Checks that the compose file has a service for each process, and confines each container to what it needs.
 
+use super::project;
+use common::topology::process;
 use saphyr::{LoadableYamlNode, Yaml};
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fs};
 
 /// Looks a key up in a mapping, then in the mapping that it merges in through `<<`.
 fn get<'a>(service: &'a Yaml<'a>, key: &str) -> Option<&'a Yaml<'a>> {
@@ -15,12 +17,33 @@ fn texts(node: Option<&Yaml<'_>>) -> BTreeSet<String> {
     items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
+fn compose_file() -> String {
+    fs::read_to_string(project().join("deploy/compose.yaml")).expect("the compose file")
+}
+
+/// Each process is a service that runs as its own user at the broker and sees only its own password.
+#[test]
+fn every_process_is_a_service_with_its_own_password() {
+    let text = compose_file();
+    let documents = Yaml::load_from_str(&text).expect("YAML");
+    let services = get(&documents[0], "services").expect("services");
+    let volumes = get(&documents[0], "volumes").expect("volumes");
+    let passwords = texts(get(services, "users").and_then(|users| get(users, "volumes")));
+    for name in process::ALL.map(|process| process.name) {
+        let service = get(services, name).unwrap_or_else(|| panic!("no service runs {name}"));
+        let url = get(service, "environment").and_then(|all| get(all, "WILDRYDES__BROKER__URL")).and_then(Yaml::as_str);
+        assert!(url.is_some_and(|url| url.starts_with(&format!("amqp://{name}@"))), "{name}: {url:?}");
+        assert!(texts(get(service, "volumes")).contains(&format!("password-{name}:/run/wildrydes:ro")), "{name}");
+        assert!(passwords.contains(&format!("password-{name}:/passwords/{name}")), "{name}");
+        assert!(get(volumes, &format!("password-{name}")).is_some(), "{name}");
+    }
+}
+
 /// Each container has a read-only root, gains no privileges, keeps no capabilities except those allowed below, and has
 /// a memory limit; ports are published on 127.0.0.1 only.
 #[test]
 fn containers_are_confined() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/compose.yaml");
-    let text = std::fs::read_to_string(path).expect("the compose file");
+    let text = compose_file();
     let documents = Yaml::load_from_str(&text).expect("YAML");
     let services = get(&documents[0], "services").and_then(Yaml::as_mapping).expect("services");
     assert!(services.len() >= 9);

@@ -1,9 +1,11 @@
 //! Strategies that generate any message of each kind, and any stored document.
 
 use common::{
-    dataset::{COLUMNS, Claim, DatasetFile, Manifest},
+    dataset::{Claim, DatasetFile, Manifest},
+    dead_letter::{Letter, whole},
     document::{IdempotencyRecord, RejectedRide, Upload, WeatherWarning, WeatherWarnings},
     envelope::{Header, Properties},
+    features::{FEATURE_COUNT, FEATURES},
     message::{
         BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback, ModelPromoted,
         ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
@@ -17,6 +19,7 @@ use common::{
     waiting::Waiting,
 };
 use proptest::{collection::vec, option, prelude::*};
+use records::datasets::column_names;
 use serde_json::{Value, json};
 
 pub fn text() -> impl Strategy<Value = String> {
@@ -198,20 +201,14 @@ pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
         Just(PrecipitationUnit::Millimetre),
         Just(PrecipitationUnit::Inch),
     ];
-    let feature = || option::of(number());
-    let names = (option::of(text()), option::of(text()));
-    let ride = (names, feature(), feature(), feature(), feature(), feature(), feature()).prop_map(
-        |((ride_id, breed), distance, healthpoints, magicpoints, tmin, tmax, prcp)| ScoreRide {
-            ride_id,
-            breed,
-            distance,
-            healthpoints,
-            magicpoints,
-            tmin,
-            tmax,
-            prcp,
-        },
-    );
+    let features = vec(option::of(number()), FEATURE_COUNT);
+    let ride = (option::of(text()), option::of(text()), features).prop_map(|(ride_id, breed, values)| {
+        let mut ride = ScoreRide { ride_id, breed, ..ScoreRide::default() };
+        for (feature, value) in FEATURES.iter().zip(values) {
+            (feature.set)(&mut ride, value);
+        }
+        ride
+    });
     (text(), temperature, precipitation, any::<bool>(), vec(ride, 1..4)).prop_map(
         |(request_id, temperature, precipitation, explain, rides)| ScoreRequest {
             request_id,
@@ -322,15 +319,16 @@ pub fn claim() -> impl Strategy<Value = Claim> {
     )
 }
 
-/// A work queue, and the properties and body of a message in its dead-letter queue.
-pub fn dead_letter() -> impl Strategy<Value = (&'static str, Properties, Vec<u8>)> {
+/// Copies of messages in dead-letter queues.
+pub fn dead_letter() -> impl Strategy<Value = Value> {
     let headers = proptest::collection::btree_map("[a-z-]{1,9}", text().prop_map(Header::Text), 0..3);
     let names = (option::of(text()), option::of(text()), headers);
     let body = prop_oneof![vec(any::<u8>(), 0..9), Just(br#"{"batch_id":"b","chunk":1}"#.to_vec())];
     let queue = proptest::sample::select(queue::ALL.to_vec());
     (queue, names, option::of(any::<u64>()), any::<bool>(), body).prop_map(
         |(queue, (kind, message_id, headers), timestamp, persistent, body)| {
-            (queue, Properties { kind, message_id, timestamp, persistent, headers, ..Properties::default() }, body)
+            let properties = Properties { kind, message_id, timestamp, persistent, headers, ..Properties::default() };
+            whole(&Letter::read(queue, "", &properties, &body), &properties, &body)
         },
     )
 }
@@ -415,7 +413,7 @@ pub fn manifest() -> impl Strategy<Value = Manifest> {
                 schema: Manifest::SCHEMA.name.to_owned(),
                 batch_id,
                 sha256,
-                columns: COLUMNS.map(str::to_owned).to_vec(),
+                columns: column_names().map(str::to_owned).to_vec(),
                 received,
                 accepted,
                 rejected,

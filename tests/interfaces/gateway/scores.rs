@@ -2,6 +2,7 @@
 
 use super::{probability, same};
 use common::{
+    features::FEATURE_COUNT,
     message::{PrecipitationUnit, ScoreOutcome, ScoreRequest, ScoreRide, TemperatureUnit, Units},
     model::logistic,
 };
@@ -136,7 +137,7 @@ async fn contributions_add_up_to_the_probability() {
         let scored = serving.api.score(&ride).await;
         let reasons = scored["contributions"].as_array().expect("reasons");
         let log_odds: Vec<f64> = reasons.iter().map(|reason| reason["log_odds"].as_f64().unwrap()).collect();
-        assert_eq!(log_odds.len(), FEATURES.len(), "{scored}");
+        assert_eq!(log_odds.len(), FEATURE_COUNT, "{scored}");
         assert!(log_odds.is_sorted_by(|a, b| a.abs() >= b.abs()), "{scored}");
         let sum = scored["baseline"]["log_odds"].as_f64().unwrap() + log_odds.iter().sum::<f64>();
         assert!((logistic(sum) - probability(&scored)).abs() < 1e-12, "{scored}");

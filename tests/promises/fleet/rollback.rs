@@ -2,8 +2,9 @@
 
 use crate::conformance::on_both_brokers;
 use common::{
+    features::Feature,
     message::{ModelPromoted, ScoreOutcome, ScoreRequest, ScoreRide, Units},
-    model::{AliasName, Model},
+    model::{AliasName, Coefficient, Model},
 };
 use object_store::memory::InMemory;
 use pipeline_tests::{
@@ -79,8 +80,9 @@ async fn ask(client: Arc<Client>, asker: usize, models: [Model; 2], seen: Arc<Se
             let ScoreOutcome::Scored { probability, by: None, fallback: None, .. } = score.outcome else {
                 panic!("{score:?}")
             };
-            let features = [ride.distance, ride.healthpoints, ride.magicpoints, ride.tmin, ride.tmax, ride.prcp];
-            let expected = by.probability(&features.map(Option::unwrap_or_default));
+            let value = |c: &Coefficient| Feature::named(&c.feature).and_then(|feature| (feature.of)(ride));
+            let features: Vec<f64> = by.coefficients.iter().map(|c| value(c).unwrap_or(c.mean)).collect();
+            let expected = by.probability(&features);
             assert_eq!(probability.to_bits(), expected.to_bits(), "not that of {}", by.model_id);
         }
         seen.scores.fetch_add(RIDES, SeqCst);

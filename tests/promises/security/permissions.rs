@@ -180,14 +180,13 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     assert_eq!(observed, ["station_km", "tmin", "tmax", "prcp"].map(number));
 
     let ride = ScoreRide {
-        ride_id: None,
-        breed: None,
         distance: Some(number("distance")),
         healthpoints: Some(number("healthpoints")),
         magicpoints: Some(number("magicpoints")),
         tmin: Some(number("tmin")),
         tmax: Some(number("tmax")),
         prcp: Some(number("prcp")),
+        ..ScoreRide::default()
     };
     let request =
         ScoreRequest { request_id: "s".to_owned(), units: Units::default(), explain: true, rides: vec![ride] };

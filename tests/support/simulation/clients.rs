@@ -124,14 +124,13 @@ async fn ask_for_weather(process: &Arc<Process>, number: u64, deadline: Duration
 /// Sends one request and checks its answer. Returns whether there was one.
 async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
     let ride = |distance: f64| ScoreRide {
-        ride_id: None,
-        breed: None,
         distance: Some(distance),
         healthpoints: Some(300.0),
         magicpoints: Some(10.0 * distance),
         tmin: Some(110.0),
         tmax: Some(220.0),
         prcp: Some(13.0),
+        ..ScoreRide::default()
     };
     let request = ScoreRequest {
         request_id: format!("request-{number}"),

@@ -10,9 +10,10 @@ use common::document::Promotion;
 use common::{
     dataset::Claim,
     envelope,
+    features::{FEATURES, Feature},
     message::{
-        PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, WeatherErrorCode, WeatherPlace,
-        WeatherRequest, WeatherResponse,
+        PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, WeatherErrorCode,
+        WeatherPlace, WeatherRequest, WeatherResponse,
     },
     model::{Alias, AliasName, Model},
     topology::{self, dead_queue, queue},
@@ -372,8 +373,8 @@ pub fn look_at_scores(world: &World, request: &ScoreRequest, response: &ScoreRes
     };
     let used = model.used().unwrap_or_default();
     for (ride, score) in request.rides.iter().zip(&response.scores) {
-        let given = [ride.distance, ride.healthpoints, ride.magicpoints, ride.tmin, ride.tmax, ride.prcp];
-        let features: Option<Vec<f64>> = used.iter().map(|&place| given[place]).collect();
+        let features: Option<Vec<f64>> =
+            used.iter().zip(&model.coefficients).map(|(&place, c)| value(&FEATURES[place], ride, c.mean)).collect();
         let as_it_should = match (&score.outcome, features) {
             (ScoreOutcome::Scored { probability, .. }, Some(features)) => {
                 probability.to_bits() == model.probability(&features).to_bits()
@@ -385,4 +386,9 @@ pub fn look_at_scores(world: &World, request: &ScoreRequest, response: &ScoreRes
             world.break_promise(format!("5: the scores are not those of {model_id}: {response:?}"));
         }
     }
+}
+
+/// The value of a feature that a ride is scored with; `None` if the ride cannot be scored.
+fn value(feature: &Feature, ride: &ScoreRide, mean: f64) -> Option<f64> {
+    (feature.of)(ride).or((!feature.original).then_some(mean))
 }

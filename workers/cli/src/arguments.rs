@@ -1,11 +1,13 @@
 //! The command line: commands, options and their help. Depends on `common` and `runtime` only.
 
+mod features;
 mod model;
 mod notebook;
 mod operator;
 mod reading;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use features::RideFeatures;
 pub use model::{AliasChange, Family, ModelCommand, ModelFormat, Prune};
 pub use notebook::{Describe, Export, ExportFormat, Selection};
 pub use operator::{DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay};
@@ -369,33 +371,12 @@ pub enum Until {
     Model,
 }
 
-/// Parses a finite number.
-fn finite(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "expected a number, as in 29.5".to_owned())?;
-    if number.is_finite() { Ok(number) } else { Err("expected a finite number, as in 29.5".to_owned()) }
-}
-
 /// `score`
 #[derive(Debug, Args)]
 pub struct Score {
-    /// Distance of the ride in miles
-    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
-    pub distance: f64,
-    /// Health points at the end of the ride
-    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
-    pub healthpoints: f64,
-    /// Magic points burnt on the ride
-    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
-    pub magicpoints: f64,
-    /// Lowest temperature of the day
-    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
-    pub tmin: f64,
-    /// Highest temperature of the day
-    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
-    pub tmax: f64,
-    /// Precipitation of the day
-    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
-    pub prcp: f64,
+    /// The features of the ride.
+    #[command(flatten)]
+    pub features: RideFeatures,
     /// Breed of the unicorn; its breed model, if there is one, scores the ride [default: the global model scores]
     #[arg(long)]
     pub breed: Option<String>,
@@ -562,17 +543,4 @@ pub struct Bench {
     /// Folder for input and results, removed afterwards [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::finite;
-
-    #[test]
-    fn only_finite_numbers_are_accepted() {
-        assert_eq!(finite("-2.5e1"), Ok(-25.0));
-        for text in ["nan", "inf", "-Infinity", "1e400", "", "29,5"] {
-            assert!(finite(text).is_err_and(|why| why.contains("expected a")), "{text:?}");
-        }
-    }
 }

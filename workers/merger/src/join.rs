@@ -4,12 +4,12 @@
 //! rows of all chunks in the order of the batch, so its bytes depend on the rides and not on the chunks.
 
 use common::{
-    dataset::{COLUMNS, DatasetFile, Manifest},
+    dataset::{DatasetFile, Manifest},
     message::{BatchSplit, EnrichedChunk, EnrichedRide, SplitDigest},
     ride::{Counts, Weather},
     schema::Described,
 };
-use records::datasets::push_row;
+use records::datasets::{column_names, push_row};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -152,7 +152,7 @@ pub fn manifest(split: &BatchSplit, total: Statistics, files: Vec<DatasetFile>) 
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: split.batch_id.clone(),
         sha256: split.sha256.clone(),
-        columns: COLUMNS.map(str::to_owned).to_vec(),
+        columns: column_names().map(str::to_owned).to_vec(),
         received: split.received,
         accepted: split.accepted,
         rejected: split.rejected,

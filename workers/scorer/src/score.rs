@@ -1,7 +1,7 @@
 //! Scores rides: each by the model that was chosen for it. Pure.
 
 use crate::serve::{
-    artefact::Servable,
+    artefact::{Servable, Weight},
     models::{Choice, Models},
 };
 use common::{
@@ -163,7 +163,7 @@ fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FE
     let mut features = [0.0; FEATURE_COUNT];
     for (slot, weight) in features.iter_mut().zip(&model.weights) {
         let name = weight.feature().name;
-        *slot = read(weight.feature(), ride, units)?;
+        *slot = read(weight, ride, units)?;
         // Each feature is checked alone first, so that the error names the first invalid one.
         let only = |feature: &str| (name == feature).then_some(*slot);
         weather::check(only("tmin"), only("tmax"), only("prcp")).map_err(|why| impossible_weather(why, ride))?;
@@ -189,13 +189,16 @@ fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     Unscorable::Impossible { feature, value, expected }
 }
 
-/// Reads one feature in the unit of the dataset. Weather is checked by the caller, when all of it is known.
-fn read(feature: &'static Feature, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+/// Reads one feature in the unit of the dataset. A feature that clients of version 0.1.0 do not know counts as its mean in training
+/// if it is missing: it then contributes nothing. Weather is checked by the caller, when all of it is known.
+fn read(weight: &Weight, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+    let feature = weight.feature();
     match feature.read(ride, units) {
         Some(value) if feature.is_scored(value) => Ok(value),
         Some(value) => {
             Err(Unscorable::Impossible { feature: feature.name, value, expected: feature.expected.to_owned() })
         }
+        None if !feature.original => Ok(weight.mean),
         None => Err(Unscorable::Missing(feature.name)),
     }
 }
@@ -214,13 +217,13 @@ mod tests {
     fn ride() -> ScoreRide {
         ScoreRide {
             ride_id: Some("r".to_owned()),
-            breed: None,
             distance: Some(30.0),
             healthpoints: Some(300.0),
             magicpoints: Some(310.0),
             tmin: Some(50.0),
             tmax: Some(150.0),
             prcp: Some(25.4),
+            ..ScoreRide::default()
         }
     }
 
@@ -367,14 +370,13 @@ mod tests {
         );
         let ride = (0.0..60.0, 0.0..400.0, 0.0..400.0, -300.0..200.0, 200.0..400.0, 0.0..500.0).prop_map(
             |(distance, healthpoints, magicpoints, tmin, tmax, prcp)| ScoreRide {
-                ride_id: None,
-                breed: None,
                 distance: Some(distance),
                 healthpoints: Some(healthpoints),
                 magicpoints: Some(magicpoints),
                 tmin: Some(tmin),
                 tmax: Some(tmax),
                 prcp: Some(prcp),
+                ..ScoreRide::default()
             },
         );
         (coefficients, -5.0..5.0, ride).prop_map(|((a, b, c, d, e, f), intercept_standardised, ride)| {

@@ -17,6 +17,8 @@ pub(crate) use logistic::fit_scaled;
 pub use logistic::{Fit, PriorMean, Recipe, fit};
 pub use loss::{log_loss, softplus};
 pub(crate) use matrix::inverse;
+#[cfg(test)]
+pub(crate) use matrix::padded;
 pub use matrix::{Features, Matrix, PARAMETERS, Vector};
 pub(crate) use newton::Problem;
 pub use scaler::Scaler;

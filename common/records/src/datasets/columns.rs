@@ -1,7 +1,8 @@
 //! The columns of a dataset file: type, unit and meaning of each. The checks of a dataset, an export and its data dictionary
 //! follow from this table.
 
-use common::features::FEATURE_COUNT;
+use common::features::{FEATURE_COUNT, FEATURES};
+use std::sync::LazyLock;
 
 /// Type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +164,11 @@ pub const COLUMNS: [Column; 15] = [
     },
 ];
 
+/// Returns the names of the columns, in order: the header line of a dataset file.
+pub fn column_names() -> [&'static str; COLUMNS.len()] {
+    COLUMNS.map(|column| column.name)
+}
+
 /// Index of the ride's id in [`COLUMNS`].
 pub const RIDE_ID: usize = 0;
 /// Index of the unicorn's name.
@@ -181,17 +187,18 @@ pub const FIELDSERVICE: usize = 9;
 pub const GROUNDSTATION: usize = 10;
 /// Indices of the weather: tmin, tmax and prcp.
 pub const WEATHER: [usize; 3] = [12, 13, 14];
-/// Indices of the features, in the order of [`FEATURES`](common::features::FEATURES).
-pub const FEATURE_COLUMNS: [usize; FEATURE_COUNT] = [6, 7, 8, 12, 13, 14];
+/// Indices of the features, in the order of [`FEATURES`].
+pub static FEATURE_COLUMNS: LazyLock<[usize; FEATURE_COUNT]> = LazyLock::new(|| {
+    let index = |name| COLUMNS.iter().position(|column| column.name == name);
+    std::array::from_fn(|j| index(FEATURES[j].name).expect("every feature is a column"))
+});
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::{dataset, features::FEATURES};
 
     #[test]
-    fn columns_are_those_of_the_contract_and_each_has_a_meaning() {
-        assert_eq!(COLUMNS.map(|column| column.name), dataset::COLUMNS);
+    fn every_column_has_a_meaning() {
         for Column { name, short, kind, unit, meaning, .. } in &COLUMNS {
             assert!(!meaning.is_empty() && short.chars().count() <= 7, "{name}");
             assert!(unit.is_none() || !matches!(kind, Kind::Text | Kind::Time), "{name}");
@@ -213,8 +220,8 @@ mod tests {
             assert_eq!(COLUMNS[index].name, name);
         }
         assert_eq!(WEATHER.map(|index| COLUMNS[index].name), ["tmin", "tmax", "prcp"]);
-        for (feature, index) in FEATURES.iter().zip(FEATURE_COLUMNS) {
-            assert_eq!((feature.name, Some(feature.unit)), (COLUMNS[index].name, COLUMNS[index].unit));
+        for (feature, index) in FEATURES.iter().zip(*FEATURE_COLUMNS) {
+            assert_eq!(Some(feature.unit), COLUMNS[index].unit, "{}", feature.name);
         }
     }
 }

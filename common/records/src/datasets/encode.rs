@@ -1,16 +1,17 @@
 //! Encodes rides as the rows of a dataset file.
 
-use common::{dataset::COLUMNS, message::EnrichedRide, ride::Weather};
+use super::columns::column_names;
+use common::{message::EnrichedRide, ride::Weather};
 use std::io::Write;
 
 /// Returns the header line, with which every file starts.
 pub fn header() -> Vec<u8> {
-    let mut line = COLUMNS.join(",").into_bytes();
+    let mut line = column_names().join(",").into_bytes();
     line.push(b'\n');
     line
 }
 
-/// Appends the row of one ride in the order of [`COLUMNS`].
+/// Appends the row of one ride in the order of the header line.
 pub fn push_row(out: &mut Vec<u8>, EnrichedRide { ride, weather }: &EnrichedRide) {
     push_text(out, &ride.ride_id);
     out.push(b',');

@@ -164,7 +164,7 @@ impl Visit<'_> for Texts {
 }
 
 #[test]
-fn names_of_processes_and_queues_stand_in_the_topology_only() {
+fn names_of_processes_and_queues_stand_in_one_table() {
     let names: Vec<&str> = process::ALL.iter().map(|process| process.name).chain(queue::ALL).collect();
     let mut found = 0;
     for (file, source) in [sources("common"), sources("workers")].concat() {
@@ -174,7 +174,7 @@ fn names_of_processes_and_queues_stand_in_the_topology_only() {
         let mut texts = Texts::default();
         texts.visit_file(&syn::parse_file(&source).expect("Rust"));
         let repeated: Vec<&String> = texts.0.iter().filter(|text| names.contains(&text.as_str())).collect();
-        if file == "common/src/fleet/topology.rs" {
+        if file == "common/src/fleet/process.rs" {
             found = repeated.len();
         } else {
             assert!(repeated.is_empty(), "{file} repeats {repeated:?}");

@@ -32,23 +32,14 @@ fn print_contributions(explanation: &[Contribution]) {
 pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Failed> {
     let system = options.units.unwrap_or(UnitSystem::Noaa);
     if options.units.is_none() && !session.shared.json {
-        eprintln!("{}", assumed_units(options));
+        eprintln!("{}", assumed_units(&options.features.0));
     }
     let (temperature, precipitation) = match system {
         UnitSystem::Noaa => (TemperatureUnit::CelsiusTenths, PrecipitationUnit::MillimetreTenths),
         UnitSystem::Celsius => (TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
         UnitSystem::Fahrenheit => (TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
     };
-    let ride = ScoreRide {
-        ride_id: None,
-        breed: options.breed.clone(),
-        distance: Some(options.distance),
-        healthpoints: Some(options.healthpoints),
-        magicpoints: Some(options.magicpoints),
-        tmin: Some(options.tmin),
-        tmax: Some(options.tmax),
-        prcp: Some(options.prcp),
-    };
+    let ride = ScoreRide { breed: options.breed.clone(), ..options.features.0.clone() };
     let request_id = format!("{:032x}", rand::random::<u128>());
     let units = Units { temperature, precipitation };
     let request = ScoreRequest { request_id, units, explain: true, rides: vec![ride] };
@@ -76,8 +67,8 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
 
 /// Returns the units in which the weather was read, for a command without `--units`: a score of temperatures ten times too high
 /// looks normal.
-fn assumed_units(Score { tmin, tmax, prcp, .. }: &Score) -> String {
-    let [tmin, tmax, prcp] = [tmin, tmax, prcp].map(|tenths| tenths / 10.0);
+fn assumed_units(ride: &ScoreRide) -> String {
+    let [tmin, tmax, prcp] = [ride.tmin, ride.tmax, ride.prcp].map(|tenths| tenths.unwrap_or_default() / 10.0);
     format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for other units)")
 }
 

@@ -5,7 +5,7 @@ use super::{
     weather::{Weather, WeatherOptions},
 };
 use crate::arguments::Form;
-use common::{features::FEATURE_COUNT, ride::RejectReason as Why};
+use common::ride::RejectReason as Why;
 use serde::Serialize;
 use std::{
     fs::File,
@@ -13,45 +13,30 @@ use std::{
     path::Path,
 };
 
-/// The coefficients behind the labels: log-odds of a service request, per original unit.
+/// The coefficients behind the labels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Truth {
-    /// Log-odds of a ride whose features are all 0.
+    /// Log-odds of a service request for a ride whose features are all 0.
     pub intercept: f64,
-    /// Per mile.
-    pub distance: f64,
-    /// Per point.
-    pub healthpoints: f64,
-    /// Per point.
-    pub magicpoints: f64,
-    /// Per tenth of °C.
-    pub tmin: f64,
-    /// Per tenth of °C.
-    pub tmax: f64,
-    /// Per tenth of mm.
-    pub prcp: f64,
+    /// Log-odds per original unit, by the name of the feature; other features have no effect.
+    pub per_unit: &'static [(&'static str, f64)],
 }
 
 /// The coefficients behind every generated label. Health has no effect.
 pub const TRUTH: Truth = Truth {
     intercept: -19.2,
-    distance: 0.75,
-    healthpoints: 0.0,
-    magicpoints: -0.011,
-    tmin: -0.004,
-    tmax: -0.003,
-    prcp: 0.007,
+    per_unit: &[("distance", 0.75), ("magicpoints", -0.011), ("tmin", -0.004), ("tmax", -0.003), ("prcp", 0.007)],
 };
 
 impl Truth {
-    /// Returns one coefficient per feature, in the order of `common::features::FEATURES`.
-    pub fn coefficients(&self) -> [f64; FEATURE_COUNT] {
-        [self.distance, self.healthpoints, self.magicpoints, self.tmin, self.tmax, self.prcp]
+    /// Returns the coefficient of a feature.
+    pub fn of(&self, feature: &str) -> f64 {
+        self.per_unit.iter().find(|(name, _)| *name == feature).map_or(0.0, |(_, per_unit)| *per_unit)
     }
 
-    /// Returns the probability of a service request for a ride with these features.
-    pub fn probability(&self, features: [f64; FEATURE_COUNT]) -> f64 {
-        let log_odds = self.coefficients().iter().zip(features).fold(self.intercept, |sum, (b, x)| sum + b * x);
+    /// Returns the probability of a service request for a ride with these features; features without an effect may be left out.
+    pub fn probability(&self, features: &[(&str, f64)]) -> f64 {
+        let log_odds = features.iter().fold(self.intercept, |sum, (feature, value)| sum + self.of(feature) * value);
         1.0 / (1.0 + (-log_odds).exp())
     }
 }
@@ -212,7 +197,13 @@ impl RideGenerator {
         let healthpoints = 290 + draw.below(81) as i64;
         let magicpoints = (10.0 * distance + 60.0 * draw.normal()).round().max(0.0) as i64;
         let [tmin, tmax, prcp] = self.weather.near(day, latitude, longitude).unwrap_or(TYPICAL);
-        let probability = TRUTH.probability([distance, healthpoints as f64, magicpoints as f64, tmin, tmax, prcp]);
+        let probability = TRUTH.probability(&[
+            ("distance", distance),
+            ("magicpoints", magicpoints as f64),
+            ("tmin", tmin),
+            ("tmax", tmax),
+            ("prcp", prcp),
+        ]);
         let service = draw.unit() < probability;
         let name = NAMES[draw.below(NAMES.len())];
         let breed = BREEDS[draw.below(BREEDS.len())];

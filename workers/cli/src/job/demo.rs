@@ -2,12 +2,11 @@
 
 use super::{
     in_process::{Files, in_process},
-    report::{self, KnownTruth},
-    serve,
+    report, serve,
 };
 use crate::{
     arguments::{Demo, Form},
-    generate::{self, RidesOptions, WeatherOptions},
+    generate::{self, RidesOptions, TRUTH, WeatherOptions},
     session::{Failed, Session, decided_serve_overrides},
 };
 use anyhow::Context;
@@ -38,12 +37,11 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     }
     let session = session.with_overrides(overrides)?;
     let store = session.store()?;
-    let truth = KnownTruth { coefficients: generate::TRUTH.coefficients() };
     let (paths, reading) = ([rides], Reading::default());
     let files = Files { paths: &paths, reading: &reading };
     if options.serve.serve.is_some() {
-        return serve::run(&session, &store, files, Some(&truth)).await;
+        return serve::run(&session, &store, files, Some(&TRUTH)).await;
     }
     let outcome = in_process(&session, &store, files).await?;
-    report::print(&session, &store, &outcome, Some(&truth)).await
+    report::print(&session, &store, &outcome, Some(&TRUTH)).await
 }

@@ -9,13 +9,14 @@ pub(crate) use weather::warning_in_words;
 
 use super::outcome::{BatchOutcome, ModelOutcome, Outcome, Submission};
 use crate::{
+    generate::Truth,
     model::cautions,
     output::{legible, print_json},
     session::{Failed, Session},
 };
 use common::{
     document::WeatherWarnings,
-    features::{FEATURE_COUNT, Feature},
+    features::Feature,
     message::{ModelPromoted, ModelRejected},
     model::{Coefficient, Metrics, Model},
     ride::Counts,
@@ -28,12 +29,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
 };
-
-/// The coefficients that synthetic rides were labelled with.
-pub(crate) struct KnownTruth {
-    /// Log-odds per original unit, one per feature.
-    pub(crate) coefficients: [f64; FEATURE_COUNT],
-}
 
 /// The results of a job, with everything that is read from the store to report them.
 struct Results<'a> {
@@ -58,7 +53,7 @@ pub(crate) async fn print(
     session: &Session,
     store: &Store,
     outcome: &Outcome,
-    truth: Option<&KnownTruth>,
+    truth: Option<&Truth>,
 ) -> Result<(), Failed> {
     let results = Results::read(session, store, outcome).await?;
     match session.shared.json {
@@ -111,7 +106,7 @@ impl<'a> Results<'a> {
         Ok(Self { outcome, location, ready, refused, model, weather, rejected, duplicates, readings })
     }
 
-    fn text(&self, truth: Option<&KnownTruth>) -> Result<String, std::fmt::Error> {
+    fn text(&self, truth: Option<&Truth>) -> Result<String, std::fmt::Error> {
         let Self { location, ready, model, .. } = self;
         let mut text = String::new();
         self.lead(&mut text)?;
@@ -154,7 +149,7 @@ impl<'a> Results<'a> {
     }
 
     /// The result of the training.
-    fn training(&self, text: &mut String, truth: Option<&KnownTruth>) -> std::fmt::Result {
+    fn training(&self, text: &mut String, truth: Option<&Truth>) -> std::fmt::Result {
         let without_rides = !self.ready.is_empty() && unusable(&self.ready).len() == self.ready.len();
         match (&self.outcome.model, &self.model) {
             (_, Some(model)) => {
@@ -315,7 +310,7 @@ fn rides(text: &mut String, ready: &[ReadyBatch<'_>], model: Option<&Model>) -> 
     Ok(())
 }
 
-fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) -> std::fmt::Result {
+fn coefficients(text: &mut String, model: &Model, truth: Option<&Truth>) -> std::fmt::Result {
     let known = if truth.is_some() { "truth" } else { "" };
     let head =
         format!("What makes a service request likely {:>30} {:>12} {known:>9}", "odds multiplied by", "per unit");
@@ -324,8 +319,7 @@ fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) ->
         let known = Feature::named(feature);
         let (words, step) = known.map_or(("each unit more", 1.0), |known| (known.step_meaning, known.step));
         let factor = (per_unit * step).exp();
-        let truth = truth.zip(Feature::index(feature)).and_then(|(truth, index)| truth.coefficients.get(index));
-        let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
+        let truth = truth.map_or(String::new(), |truth| format!("{:+.4}", truth.of(feature)));
         let factor = format!("× {}", trainer::report::odds::factor(factor));
         let line = format!("  {words:<52}{factor:>12} {:>12} {truth:>9}", format!("{per_unit:+.6}"));
         writeln!(text, "{}", line.trim_end())?;

@@ -3,9 +3,12 @@
 use super::{
     fleet::Fleet,
     in_process::{Files, to_the_model},
-    report::{self, KnownTruth},
+    report,
 };
-use crate::session::{Failed, Session};
+use crate::{
+    generate::Truth,
+    session::{Failed, Session},
+};
 use gateway::{Bound, Gateway};
 use records::Store;
 use runtime::{Broker, MemoryBroker, Shutdown, client::Client, config::BrokerSettings, shutdown};
@@ -23,7 +26,7 @@ pub(crate) async fn run(
     session: &Session,
     store: &Store,
     files: Files<'_>,
-    truth: Option<&KnownTruth>,
+    truth: Option<&Truth>,
 ) -> Result<(), Failed> {
     let shutdown = shutdown::on_signal()?;
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
@@ -60,7 +63,7 @@ async fn job(
     broker: &Arc<dyn Broker>,
     store: &Store,
     files: Files<'_>,
-    truth: Option<&KnownTruth>,
+    truth: Option<&Truth>,
 ) -> Result<(), Failed> {
     if files.paths.is_empty() {
         return Ok(());

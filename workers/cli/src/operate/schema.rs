@@ -20,7 +20,7 @@ pub(crate) fn schema(session: &Session, name: Option<&str>) -> Result<(), Failed
             println!("{}", Value::from(list));
         }
         None => {
-            for schema in SCHEMAS {
+            for schema in &*SCHEMAS {
                 println!("{:<24}{}", schema.name, schema.summary());
             }
         }

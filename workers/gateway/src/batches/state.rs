@@ -254,8 +254,9 @@ impl From<DatasetFile> for FileOfDataset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::{dataset::COLUMNS, schema::Described};
+    use common::schema::Described;
     use object_store::memory::InMemory;
+    use records::datasets::column_names;
     use records::{layout, store};
     use serde_json::json;
 
@@ -307,7 +308,7 @@ mod tests {
                 schema: Manifest::SCHEMA.name.to_owned(),
                 batch_id: "b".to_owned(),
                 sha256: "0".repeat(64),
-                columns: COLUMNS.map(str::to_owned).to_vec(),
+                columns: column_names().map(str::to_owned).to_vec(),
                 received: accepted + rejected,
                 accepted,
                 rejected,

@@ -67,9 +67,7 @@ impl RideToScore {
     /// Returns whether the ride has none of the members.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { ride_id, breed, temperature, precipitation, statustime, .. } = self;
-        let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
-        let numbers = [distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude];
-        numbers.iter().all(|number| number.is_none())
+        RIDE_KEYS.iter().all(|key| self.number(key).is_none())
             && ride_id.is_none()
             && breed.is_none()
             && temperature.is_none()
@@ -141,17 +139,27 @@ impl RideToScore {
         Ok(())
     }
 
-    /// Returns the number at this position of [`RIDE_KEYS`]: first the features, in their order.
-    pub(crate) fn number_mut(&mut self, position: usize) -> Option<&mut Option<f64>> {
+    /// Returns the number at this position of [`RIDE_KEYS`].
+    fn number_mut(&mut self, position: usize) -> Option<&mut Option<f64>> {
         let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
         let numbers = [distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude];
         numbers.into_iter().nth(position)
     }
 
-    /// Returns a feature, by its index.
-    pub(crate) fn feature(&self, index: usize) -> Option<f64> {
-        let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, .. } = self;
-        [distance, healthpoints, magicpoints, tmin, tmax, prcp].into_iter().nth(index).copied().flatten()
+    /// Sets a number, by its key; other keys change nothing.
+    pub(crate) fn set(&mut self, key: &str, value: f64) {
+        let position = RIDE_KEYS.iter().position(|known| *known == key);
+        if let Some(number) = position.and_then(|position| self.number_mut(position)) {
+            *number = Some(value);
+        }
+    }
+
+    /// Returns a number, by its key; `None` for other keys.
+    pub(crate) fn number(&self, key: &str) -> Option<f64> {
+        let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
+        let numbers = [distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude];
+        let position = RIDE_KEYS.iter().position(|known| *known == key)?;
+        numbers.into_iter().nth(position).copied().flatten()
     }
 
     fn other_value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {

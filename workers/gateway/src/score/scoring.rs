@@ -228,16 +228,17 @@ fn prepare(ride: &RideToScore, units: Units) -> Result<PreparedRide, Fault> {
     let has_weather = tmin.is_some() || tmax.is_some() || prcp.is_some();
     let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
     let place = if has_place && !has_weather { Some(place(ride)?) } else { None };
-    let features = ScoreRide {
+    let mut features = ScoreRide {
         ride_id: ride.ride_id.clone(),
         breed: ride.breed.clone().filter(|breed| !breed.trim().is_empty()),
-        distance: ride.distance,
-        healthpoints: ride.healthpoints,
-        magicpoints: ride.magicpoints,
         tmin,
         tmax,
         prcp,
+        ..ScoreRide::default()
     };
+    for feature in FEATURES.iter().filter(|feature| !feature.weather) {
+        (feature.set)(&mut features, ride.number(feature.name));
+    }
     Ok(PreparedRide { features, place, weather: None })
 }
 
@@ -287,7 +288,7 @@ fn as_given(ride: &RideToScore, feature: &str) -> (&'static str, Option<f64>) {
         ("tmin", Some(temperature), _) => ("temperature.min", temperature.min),
         ("tmax", Some(temperature), _) => ("temperature.max", temperature.max),
         ("prcp", _, Some(precipitation)) => ("precipitation.amount", precipitation.amount),
-        _ => Feature::index(feature).map_or(("", None), |index| (FEATURES[index].name, ride.feature(index))),
+        _ => Feature::named(feature).map_or(("", None), |feature| (feature.name, ride.number(feature.name))),
     }
 }
 

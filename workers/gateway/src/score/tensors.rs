@@ -193,7 +193,7 @@ pub(crate) fn rides(
         };
         let columns: &[_] = match FEATURES.iter().position(|feature| feature.name == tensor.name) {
             Some(position) => &FEATURES[position..=position],
-            None if tensor.name == "features" => &FEATURES,
+            None if tensor.name == "features" => all_columns(&tensor.shape),
             None => {
                 let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
                 return Err(wrong("name", json!(tensor.name), format!("one of {}, or features", names.join(", "))));
@@ -219,12 +219,9 @@ pub(crate) fn rides(
             }
             names_read.push(feature.name);
         }
-        let indices: Vec<usize> = columns.iter().filter_map(|feature| Feature::index(feature.name)).collect();
         for (ride, row) in rides.iter_mut().zip(values.chunks(columns.len())) {
-            for (index, value) in indices.iter().zip(row) {
-                if let Some(slot) = ride.number_mut(*index) {
-                    *slot = Some(*value);
-                }
+            for (feature, value) in columns.iter().zip(row) {
+                ride.set(feature.name, *value);
             }
         }
     }
@@ -232,6 +229,12 @@ pub(crate) fn rides(
         return Err(Problem::unreadable(format!("{} bytes after the JSON belong to no tensor", binary.len())));
     }
     rides.ok_or_else(|| Problem::invalid("invalid-tensor", "inputs", None, "at least one tensor"))
+}
+
+/// Returns the columns of a tensor of this shape that has all features, or those that clients of version 0.1.0 know.
+fn all_columns(shape: &[u64]) -> &'static [Feature] {
+    let original = FEATURES.partition_point(|feature| feature.original);
+    if shape.last() == Some(&(original as u64)) { &FEATURES[..original] } else { FEATURES }
 }
 
 type InvalidMember = (&'static str, Value, String);

@@ -241,7 +241,7 @@ async fn columns_are_mapped_to_fields() {
 /// Exports of `wildrydes export` and dataset files are read with their ids.
 #[tokio::test]
 async fn datasets_of_the_fleet_are_batches() {
-    let columns = common::dataset::COLUMNS.join(",");
+    let columns = records::datasets::column_names().join(",");
     let row = |ride: &str, label: &str| {
         format!(
             "{ride},Twilight,Qilin,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292.25,{label},USW00094728,1.5,-5,111,0\n"

@@ -38,7 +38,7 @@ mod piece;
 
 use crate::data::rows::ParsedBlock;
 use bytes::Bytes;
-use common::{dataset::Manifest, model::TrainedOn};
+use common::{dataset::Manifest, features::later, model::TrainedOn};
 use pack::{BYTES_MAX, Entry, ManifestHash, PACK_BYTES_MAX};
 use packs::{Pack, PackList, ReadError};
 use records::{
@@ -48,9 +48,15 @@ use records::{
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Part of every path. Raise it whenever the same dataset would give other pieces: other block boundaries, another rule for which rides
-/// are trainable, another feature, another encoding.
+/// Raise it whenever the same dataset would give other pieces: other block boundaries, another rule for which rides are trainable,
+/// another encoding.
 const FORMAT: &str = "1";
+
+/// Returns the part of every path that tells formats apart; other features are another format.
+fn format() -> String {
+    [FORMAT].into_iter().chain(later()).collect::<Vec<_>>().join("-")
+}
+
 /// Maximum number of times that one training lists the packs again because one was gone.
 const LOOKS_MAX: u32 = 3;
 
@@ -126,7 +132,7 @@ impl<'a> Cache<'a> {
     }
 
     async fn look(&mut self) {
-        let PackList { packs, damaged } = match packs::find(self.store, FORMAT).await {
+        let PackList { packs, damaged } = match packs::find(self.store, &format()).await {
             Ok(list) => list,
             Err(error) => {
                 tracing::warn!(%error, "the trainer's cache cannot be listed now; datasets are read from their files");
@@ -289,7 +295,7 @@ impl<'a> Cache<'a> {
         pieces.dedup_by_key(|piece| key(piece));
         let pieces: Vec<(Entry, Bytes)> = pieces.into_iter().map(|(_, entry, bytes)| (entry, bytes)).collect();
         let (name, bytes) = pack::write(&pieces);
-        let path = layout::trainer_cache(FORMAT, &name);
+        let path = layout::trainer_cache(&format(), &name);
         match store::create(self.store, &path, bytes).await {
             // If the object exists already, it has the same bytes.
             Ok(_) => Some(path),

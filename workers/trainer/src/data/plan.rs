@@ -2,6 +2,7 @@
 
 use common::{
     dataset::Manifest,
+    features::later,
     message::DatasetReady,
     model::{Model, TrainedOn, TrainingSettings},
     outcome::Failure,
@@ -119,6 +120,9 @@ fn model_id(model: &str, settings: &TrainingSettings, datasets: &[TrainedOn]) ->
     let mut sha256 = Sha256::new();
     for line in [Model::SCHEMA.name, model, &settings] {
         sha256.update(format!("{line}\n"));
+    }
+    for feature in later() {
+        sha256.update(format!("{feature}\n"));
     }
     for TrainedOn { batch_id, manifest_sha256 } in datasets {
         sha256.update(format!("{batch_id} {manifest_sha256}\n"));

@@ -182,7 +182,7 @@ fn read(record: Record<'_>) -> Result<Ride, RowError> {
         return Ok(Ride::WithoutWeather);
     }
     let mut features = [0.0; FEATURE_COUNT];
-    for (feature, column) in features.iter_mut().zip(FEATURE_COLUMNS) {
+    for (feature, column) in features.iter_mut().zip(*FEATURE_COLUMNS) {
         let number = record.number(column)?;
         *feature = number.ok_or_else(|| record.invalid(column, "a number, or no weather at all"))?;
     }
@@ -221,11 +221,9 @@ mod tests {
         );
         let parsed = parse_block(&block).unwrap();
         assert_eq!((parsed.rides, parsed.unlabelled, parsed.without_weather), (4, 1, 1));
-        let features: Vec<_> = parsed.rows.iter().map(|row| (row.features, row.service)).collect();
-        assert_eq!(
-            features,
-            [([29.5, 291.0, 292.0, 111.0, 156.0, 241.0], true), ([29.5, 291.0, 292.25, -5.0, 2.0, 0.0], false)]
-        );
+        let features: Vec<_> = parsed.rows.iter().map(|row| (&row.features[..6], row.service)).collect();
+        let expected = [[29.5, 291.0, 292.0, 111.0, 156.0, 241.0], [29.5, 291.0, 292.25, -5.0, 2.0, 0.0]];
+        assert_eq!(features, [(&expected[0][..], true), (&expected[1][..], false)]);
         assert!(parsed.rows.iter().zip(["a-0", "a-3"]).all(|(row, id)| row.test == is_test_ride(id)));
     }
 

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::{
         data::rows::NO_BREED,
-        fit::{Cancel, Recipe, fit},
+        fit::{Cancel, Recipe, fit, padded},
     };
 
     /// Each histogram counts every ride once, its means are those of the rides, and a frequent smallest value has a bin of its own.
@@ -107,7 +107,8 @@ mod tests {
         for i in 0..3_000u32 {
             let x = f64::from(i % 97);
             let rain = if i % 10 < 8 { 0.0 } else { f64::from(i % 10) };
-            rides.push([x, 1.0, f64::from(i), -x, x * 0.5 + f64::from(i % 3), rain], (i * 7919) % 5 < 2, 0, NO_BREED);
+            let row = padded(&[x, 1.0, f64::from(i), -x, x * 0.5 + f64::from(i % 3), rain]);
+            rides.push(row, (i * 7919) % 5 < 2, 0, NO_BREED);
         }
         let cancel = Cancel::default();
         let recipe = Recipe { alpha: 1.0, used: [true; FEATURE_COUNT], prior_mean: None, start: None, cancel: &cancel };

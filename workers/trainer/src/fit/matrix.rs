@@ -14,6 +14,12 @@ pub type Vector = [f64; PARAMETERS];
 /// One value per pair of parameters.
 pub type Matrix = [Vector; PARAMETERS];
 
+/// Returns these values for the first features, and 0 for the others.
+#[cfg(test)]
+pub(crate) fn padded(values: &[f64]) -> Features {
+    std::array::from_fn(|j| values.get(j).copied().unwrap_or(0.0))
+}
+
 /// Solves `matrix · x = right` by Cholesky decomposition of the lower triangle; `None` if the matrix is singular.
 pub(crate) fn solve(matrix: &Matrix, right: &Vector) -> Option<Vector> {
     let mut lower = [[0.0; PARAMETERS]; PARAMETERS];

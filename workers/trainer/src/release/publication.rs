@@ -213,7 +213,8 @@ impl Release<'_> {
         let Some(breeds) = &trained.breeds else { return Ok(Vec::new()) };
         let reading = stream::iter(0..breeds.models.len()).map(|index| async move {
             let challenger = &breeds.models[index];
-            let Some(current) = registry::current_alias(self.store, &challenger.model, AliasName::Champion).await? else {
+            let Some(current) = registry::current_alias(self.store, &challenger.model, AliasName::Champion).await?
+            else {
                 return Ok(None);
             };
             let rival = registry::named_model(self.store, &current).await?.ok();

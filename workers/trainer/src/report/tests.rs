@@ -5,7 +5,7 @@ use crate::{
         Plan, TrainingData,
         rows::{NO_BREED, Rides},
     },
-    fit::Cancel,
+    fit::{Cancel, padded},
 };
 use common::document::{BreedSummary, BreedsHeldOut, Comparison, Coverage, Metric};
 use common::model::{
@@ -30,7 +30,7 @@ pub(crate) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingS
             [distance, 200.0 + 200.0 * uniform(), 200.0 + 200.0 * uniform(), warm, warm + 200.0 * uniform(), rain];
         let log_odds = mile * (distance - 30.0) + weather * (rain - 50.0) / 100.0 - 0.5;
         let service = uniform() < logistic(log_odds);
-        if i % 5 == 4 { &mut test } else { &mut train }.push(features, service, (i % 251) as u8, NO_BREED);
+        if i % 5 == 4 { &mut test } else { &mut train }.push(padded(&features), service, (i % 251) as u8, NO_BREED);
     }
     let counts = TrainingCounts {
         rides: rides as u64,
@@ -126,7 +126,7 @@ fn a_page_has_every_section_and_chart() {
     let html = page.html();
     check(&html);
     assert_eq!(html, page.html());
-    assert_eq!(html.matches("<svg").count(), 1 + 6 + 1 + 3 + 2 + 1 + 3 + 1 + 1);
+    assert_eq!(html.matches("<svg").count(), 1 + model.coefficients.len() + 1 + 3 + 2 + 1 + 3 + 1 + 1);
     for words in
         ["It helps clearly.", "missing latitude 10", "USW00094728", "each mile farther", "beef", "0123456789abcdef"]
     {

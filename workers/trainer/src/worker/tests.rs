@@ -4,7 +4,7 @@ mod promotion;
 use super::*;
 use crate::{data::rows, release::publication, settings::Threshold};
 use common::{
-    dataset::{COLUMNS, DatasetFile, Manifest},
+    dataset::{DatasetFile, Manifest},
     document::{Metric, MetricsFile, Promotion, Verdict},
     envelope::Properties,
     features::{FEATURES, is_test_ride},
@@ -19,7 +19,7 @@ use object_store::{
     path::Path,
     throttle::{ThrottleConfig, ThrottledStore},
 };
-use records::datasets::{Header, Records};
+use records::datasets::{Header, Records, column_names};
 use records::{
     registry::{Change, Version},
     store::{self, pretty},
@@ -51,7 +51,7 @@ async fn put_dataset(store: &Store, batch_id: &str, parts: &[Vec<String>]) -> Da
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.to_owned(),
         sha256: "0".repeat(64),
-        columns: COLUMNS.map(str::to_owned).to_vec(),
+        columns: column_names().map(str::to_owned).to_vec(),
         received: 0,
         accepted: 0,
         rejected: 0,
@@ -63,7 +63,7 @@ async fn put_dataset(store: &Store, batch_id: &str, parts: &[Vec<String>]) -> Da
         files: Vec::new(),
     };
     for (index, lines) in (0..).zip(parts) {
-        let mut body = COLUMNS.join(",") + "\n";
+        let mut body = column_names().join(",") + "\n";
         for line in lines {
             body.push_str(line);
             let unlabelled = line.contains(",,USW") || line.ends_with(",,,,,\n");
@@ -177,7 +177,10 @@ async fn the_model_accounts_for_every_ride_of_every_dataset() {
     assert_eq!(model.datasets.iter().map(|d| d.batch_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert!(model.coefficients.iter().zip(FEATURES).all(|(c, f)| c.feature == f.name && c.unit == f.unit));
     let report: MetricsFile =
-        store::read_json(&store, &layout::metrics(&model.model, &model.model_id)).await.unwrap().unwrap();
+        store::read_json(&store, &layout::version_document::<MetricsFile>(&model.model, &model.model_id))
+            .await
+            .unwrap()
+            .unwrap();
     assert_eq!((report.counts, report.test), (model.counts, model.test));
     assert_eq!((report.data.batches, report.data.received, report.data.accepted), (2, 1_206, 1_206));
     assert_eq!(report.data.coverage.iter().map(|place| place.rides).sum::<u64>(), 1_206);

@@ -131,7 +131,7 @@ proptest! {
         let mut csv = header();
         rides.iter().for_each(|ride| push_row(&mut csv, ride));
         let mut reader = csv::Reader::from_reader(csv.as_slice());
-        prop_assert_eq!(reader.headers().unwrap(), &csv::StringRecord::from(COLUMNS.to_vec()));
+        prop_assert_eq!(reader.headers().unwrap(), &csv::StringRecord::from(column_names().to_vec()));
         let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
         prop_assert_eq!(records.len(), rides.len());
         for (record, EnrichedRide { ride, weather }) in records.iter().zip(&rides) {

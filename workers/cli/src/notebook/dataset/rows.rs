@@ -92,7 +92,7 @@ impl Rows {
     pub(crate) fn is_trainable(&self, row: usize) -> bool {
         self.label(row).is_some()
             && self.has_weather(row)
-            && (FEATURES.iter().zip(FEATURE_COLUMNS))
+            && (FEATURES.iter().zip(*FEATURE_COLUMNS))
                 .all(|(feature, column)| self.numbers[column][row].abs() <= feature.trained_max)
     }
 }

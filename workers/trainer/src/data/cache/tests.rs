@@ -128,7 +128,7 @@ fn the_format_is_pinned() {
     let header = Header::default();
     let parsed = crate::data::rows::parse(&mut Records::new(&header, rows.as_bytes())).unwrap();
     let encoded = piece::encode(&parsed);
-    assert_eq!((FORMAT, format!("{:016x}", xxh3_64(&encoded)).as_str()), ("1", "fe2e6e2fb2665fa3"));
+    assert_eq!((format().as_str(), format!("{:016x}", xxh3_64(&encoded)).as_str()), ("1", "fe2e6e2fb2665fa3"));
 }
 
 fn manifest(rides: u64) -> Manifest {

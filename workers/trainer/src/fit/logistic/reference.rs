@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     data::rows::NO_BREED,
     evaluate::inference::{Nested, standard_error},
+    fit::padded,
 };
 
 struct Reference {
@@ -146,7 +147,7 @@ fn rides(csv: &str) -> (Rides, usize) {
         let numbers: Vec<f64> = line.split(',').map(|number| number.parse().unwrap()).collect();
         let (service, features) = numbers.split_last().unwrap();
         columns = features.len();
-        rides.push(std::array::from_fn(|j| features.get(j).copied().unwrap_or(0.0)), *service == 1.0, 0, NO_BREED);
+        rides.push(padded(features), *service == 1.0, 0, NO_BREED);
     }
     (rides, columns)
 }

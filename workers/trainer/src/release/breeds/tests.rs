@@ -1,5 +1,5 @@
 use super::*;
-use crate::{artefact::build, data::rows::NO_BREED};
+use crate::{artefact::build, data::rows::NO_BREED, fit::padded};
 use common::{
     features::FeatureSet,
     model::{Criterion, TrainingSettings},
@@ -15,11 +15,10 @@ fn drawn(breeds: u32, apart: f64, rides: impl Fn(u32) -> usize) -> TrainingData 
     let normal = |random: &mut Pcg64Mcg| (0..12).map(|_| random.random_range(0.0..1.0)).sum::<f64>() - 6.0;
     let mut loaded = TrainingData::default();
     for breed in 0..breeds {
-        let weights: [f64; FEATURE_COUNT] =
-            std::array::from_fn(|j| [0.8, 0.0, -0.6, -0.3, 0.0, 0.7][j] + apart * normal(&mut random));
+        let weights = [0.8, 0.0, -0.6, -0.3, 0.0, 0.7].map(|common| common + apart * normal(&mut random));
         let intercept = -0.5 + apart * normal(&mut random);
         for _ in 0..rides(breed) {
-            let features: [f64; FEATURE_COUNT] = std::array::from_fn(|_| normal(&mut random));
+            let features = padded(&weights.map(|_| normal(&mut random)));
             let z: f64 = intercept + weights.iter().zip(features).map(|(w, x)| w * x).sum::<f64>();
             let service = random.random_range(0.0..1.0) < 1.0 / (1.0 + (-z).exp());
             let side = if random.random_range(0..10) == 0 { &mut loaded.test } else { &mut loaded.train };

@@ -37,7 +37,10 @@ fn by_a_person(why: &str) -> Change<'_> {
 }
 
 async fn verdict(store: &Store, model_id: &str) -> Verdict {
-    store::read_json(store, &layout::verdict(layout::GLOBAL_MODEL, model_id)).await.unwrap().unwrap()
+    store::read_json(store, &layout::version_document::<Verdict>(layout::GLOBAL_MODEL, model_id))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// A model of more rides of the same kind is promoted; the verdict says by how much it is better, and on which rides.
@@ -129,9 +132,14 @@ async fn a_person_overrules_the_trainer() {
     assert_eq!(refusal.reason, "by_hand_only");
     // However often the message arrives, there is one training.
     let before = everything(&store).await;
-    store::write(&store, &layout::metrics(&refusal.model, &refusal.model_id), "untouched").await.unwrap();
+    store::write(&store, &layout::version_document::<MetricsFile>(&refusal.model, &refusal.model_id), "untouched")
+        .await
+        .unwrap();
     assert_eq!(rejected(&by_hand, &a).await, refusal);
-    let metrics = store::read(&store, &layout::metrics(&refusal.model, &refusal.model_id)).await.unwrap().unwrap();
+    let metrics = store::read(&store, &layout::version_document::<MetricsFile>(&refusal.model, &refusal.model_id))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((metrics.as_ref(), everything(&store).await.len()), (&b"untouched"[..], before.len()));
     let (version, _) =
         registry::version(&store, layout::GLOBAL_MODEL, &rejected(&by_hand, &a).await.model_id).await.unwrap().unwrap();
@@ -150,7 +158,10 @@ async fn a_person_overrules_the_trainer() {
     registry::set_alias(&store, AliasName::Champion, &version, by_a_person("b is doubtful")).await.unwrap();
     // The message arrives again, also after the verdict was lost.
     assert_eq!(promoted(&trainer, &b).await.model_id, version.model_id);
-    store.delete(&Path::from(layout::verdict(layout::GLOBAL_MODEL, &second.model_id))).await.unwrap();
+    store
+        .delete(&Path::from(layout::version_document::<Verdict>(layout::GLOBAL_MODEL, &second.model_id)))
+        .await
+        .unwrap();
     let refusal = rejected(&trainer, &b).await;
     assert_eq!((refusal.reason.as_str(), refusal.model_id), ("replaced_before", second.model_id));
     assert!(refusal.why.contains("b is doubtful"), "{}", refusal.why);
@@ -271,7 +282,7 @@ async fn breed_models_follow_the_champion() {
     for path in [
         layout::champion(QILIN),
         layout::alias_generation(QILIN, AliasName::Champion, 1),
-        layout::verdict(layout::GLOBAL_MODEL, &first.model_id),
+        layout::version_document::<Verdict>(layout::GLOBAL_MODEL, &first.model_id),
     ] {
         store.delete(&Path::from(path)).await.unwrap();
     }
@@ -338,7 +349,7 @@ async fn an_existing_artefact_never_changes() {
     older["trainer"] = "0.0.9".into();
     let older = serde_json::to_vec_pretty(&older).unwrap();
     store::write(&store, &first.object, older.clone()).await.unwrap();
-    store.delete(&Path::from(layout::verdict(&first.model, &first.model_id))).await.unwrap();
+    store.delete(&Path::from(layout::version_document::<Verdict>(&first.model, &first.model_id))).await.unwrap();
     promoted(&trainer(&store), &ready).await;
     assert_eq!(store::read(&store, &first.object).await.unwrap().unwrap(), older);
 }
@@ -354,7 +365,7 @@ async fn a_rolled_back_version_stays_rolled_back() {
     let second = promoted(&trainer(&store), &b).await;
     let (version, _) = registry::version(&store, &first.model, &first.model_id).await.unwrap().unwrap();
     registry::set_alias(&store, AliasName::Champion, &version, by_a_person("b is doubtful")).await.unwrap();
-    store.delete(&Path::from(layout::verdict(&second.model, &second.model_id))).await.unwrap();
+    store.delete(&Path::from(layout::version_document::<Verdict>(&second.model, &second.model_id))).await.unwrap();
     store::write(&store, &first.object, "{").await.unwrap();
     assert_eq!(rejected(&trainer(&store), &b).await.reason, "replaced_before");
     assert_eq!(alias(&store).await.unwrap().model_id, first.model_id);

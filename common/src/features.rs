@@ -15,9 +15,9 @@ pub struct Feature {
     pub name: &'static str,
     /// Heading in reports.
     pub title: &'static str,
-    /// The value of one ride, in words.
+    /// Meaning of one ride's value: the help of its command-line option.
     pub about: &'static str,
-    /// Whether version 0.1.0 has the feature. Requests may lack any later one: it then counts as its mean in training.
+    /// Whether version 0.1.0 has this feature. A request may omit a later one; the scorer then uses its mean in training.
     pub original: bool,
     /// Unit of the dataset column.
     pub unit: &'static str,
@@ -166,7 +166,7 @@ pub const FEATURES: &[Feature] = &[
 pub const FEATURE_COUNT: usize = FEATURES.len();
 
 /// Returns the names of the features that version 0.1.0 lacks.
-pub fn later() -> impl Iterator<Item = &'static str> {
+pub fn later_features() -> impl Iterator<Item = &'static str> {
     FEATURES.iter().filter(|feature| !feature.original).map(|feature| feature.name)
 }
 

@@ -7,7 +7,7 @@
 //! ride        one validated ride                message     the messages between workers
 //! features    inputs of the model               envelope    properties of a message
 //! reading     how the bytes of a batch are read outcome     result of a handler, and the decision that follows
-//! dataset     columns, claim, manifest          topology    exchanges, queues, bindings
+//! dataset     claim, manifest                   topology    exchanges, queues, bindings
 //! model       artefact, alias, metrics          permissions permissions of each user on the broker
 //! served      serving statistics                dead_letter why a message was given up
 //! ```

@@ -132,7 +132,7 @@ pub struct Observation {
     pub prcp: i32,
 }
 
-/// Why a ride has no weather. `into_str` returns the stable code.
+/// Why a ride has no weather. Converts into its stable code, a `&'static str`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -146,8 +146,8 @@ pub enum WeatherMissing {
 /// Why a ride was rejected. The codes are stable and part of the contract.
 ///
 /// `missing_*`: the field is absent or null. `invalid_*`: the value does not have the type of the field.
-/// `*_out_of_range`: the number is outside the range of the field. `into_str` returns the code as written to
-/// `rejected/<batch_id>.ndjson`, `parse` reads it.
+/// `*_out_of_range`: the number is outside the range of the field. Converts into the code, a `&'static str`, as
+/// written to `rejected/<batch_id>.ndjson`; `parse` reads it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, EnumString, IntoStaticStr,
 )]

@@ -7,7 +7,7 @@ pub const TEMPERATURE_TENTHS: RangeInclusive<f64> = -1000.0..=700.0;
 /// Possible precipitation of one day, tenths of mm. The most ever measured is 1,825 mm.
 pub const PRECIPITATION_TENTHS: RangeInclusive<f64> = 0.0..=20_000.0;
 
-/// Why the weather of a day is impossible. `into_str` and `Display` give the stable code.
+/// Why the weather of a day is impossible. Its text is the stable code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
 #[strum(serialize_all = "snake_case")]
 pub enum Impossible {

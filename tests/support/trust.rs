@@ -70,7 +70,7 @@ pub static TRUST: LazyLock<Vec<Trust>> = LazyLock::new(|| {
     table.skip(2).take_while(|line| line.starts_with('|')).map(Trust::of_row).collect()
 });
 
-/// Returns the name that a phrase consists of.
+/// Returns the name between the backticks.
 fn quoted(phrase: &'static str) -> &'static str {
     phrase.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap_or_else(|| panic!("{phrase:?} is unknown"))
 }

@@ -84,7 +84,7 @@ pub fn raw_upload(sha256: &str, name: &str) -> String {
 
 /// Start of the path of every publisher's upload whose bytes have this SHA-256.
 pub fn raw_upload_prefix(sha256: &str) -> String {
-    format!("{RAW}/{}-", &sha256[..16])
+    format!("{RAW}/{}-", sha256.get(..16).unwrap_or(sha256))
 }
 
 /// Path of the record of a batch uploaded over HTTP.
@@ -303,6 +303,21 @@ mod tests {
         let names: std::collections::BTreeSet<String> = breeds.iter().filter_map(|breed| name(breed)).collect();
         assert_eq!(names.len(), breeds.len(), "{names:?}");
         assert!(names.iter().all(|name| name.len() < 60 && is_model_name(name)), "{names:?}");
+    }
+
+    /// A claim may come from anybody who can write to the store.
+    #[test]
+    fn the_prefix_of_an_upload_takes_any_text() {
+        for (sha256, expected) in [
+            ("", "raw/-"),
+            ("short", "raw/short-"),
+            ("0123456789abcdef0123", "raw/0123456789abcdef-"),
+            // A character that would be cut.
+            ("0123456789abcdeé", "raw/0123456789abcdeé-"),
+        ] {
+            assert_eq!(raw_upload_prefix(sha256), expected);
+        }
+        assert!(raw_upload("0123456789abcdef0123", "a b").ends_with("-a_b"));
     }
 
     #[test]

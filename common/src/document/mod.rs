@@ -74,12 +74,12 @@ documents! {
     WeatherWarnings = written "weather-warnings.v1";
 }
 
-/// The message is stored where the version would be, alone.
+/// A refused training has no version: this message is the only object in its folder.
 impl VersionDocument for ModelRejected {
     const FILE: &'static str = "rejected.json";
 }
 
-/// Does something with the type of every document.
+/// A visitor of the type of every document.
 pub trait DocumentVisitor {
     /// Called once for each type.
     fn document<D: Described + Serialize + DeserializeOwned + Debug + PartialEq>(&mut self);

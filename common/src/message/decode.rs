@@ -14,7 +14,7 @@ pub trait Message: Routed + Described + Serialize + DeserializeOwned + Send + Sy
     const KIND: Kind = Self::ROUTE.kind;
     /// Exchange to which the message is published.
     const EXCHANGE: &'static str = Self::ROUTE.exchange;
-    /// Whether the publish fails if no queue takes the message: unless only temporary queues receive it.
+    /// Whether the publish fails if no queue takes the message. False if only temporary queues receive it.
     const MANDATORY: bool = !Self::ROUTE.readers.is_empty();
 
     /// Returns a stable id: the same inputs give the same id, so that a repeated publish is recognised.

@@ -4,8 +4,8 @@
 //! dead-letters an unknown major version with the reason. A released schema may only gain optional fields; any other
 //! change is a new major version beside the old one.
 //!
-//! The table `messages!` below says of each message who sends it, through which exchange, and which queues read it. The
-//! [topology](crate::topology) follows from it.
+//! The table `messages!` names the sender, the exchange and the readers of each message. The [topology](crate::topology) is
+//! derived from it.
 
 use crate::{
     fleet::{
@@ -97,7 +97,7 @@ messages! {
     WeatherResponse = written "weather-response" v 1, queue::WEATHER_LOOKUP => exchange::DEFAULT => [];
 }
 
-/// Does something with every message type.
+/// A visitor of every message type.
 pub trait MessageVisitor {
     /// Called once for each type.
     fn message<M: Message + Debug + PartialEq>(&mut self);

@@ -13,7 +13,7 @@ use pipeline_tests::{
     wait,
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, fs::File, path::Path, process::Command};
 
 /// The coefficients that the generated rides were labelled with, and four standard errors of an estimate from 20,000 rides.
 const TRUTH: [(&str, f64, f64); 6] = [
@@ -123,7 +123,16 @@ async fn ingest_follows_a_batch_as_far_as_requested() {
         assert_eq!(ended.status.code(), Some(code), "{text}");
         (text.contains("too_few_rides"), text.contains("waiting for the model"), text)
     };
-    // The trainer may decide before the command waits for it, which then need not announce that it waits.
+    // While the trainer stands still, the command announces that it waits.
+    fleet.pause("trainer", 0);
+    let output = input.folder().join("output");
+    let file = File::create(&output).unwrap();
+    let mut waiting = fleet.wildrydes().arg("ingest").arg(&input.rides).stderr(file).spawn().unwrap();
+    let announced = |_: &Path| std::fs::read_to_string(&output).unwrap().contains("waiting for the model");
+    fleet.wait_for("the announcement of the wait", announced);
+    fleet.go_on("trainer", 0);
+    assert!(waiting.wait().unwrap().success());
+    // If the trainer decides first, the command does not wait and announces nothing.
     assert!(matches!(ingest(&[], 0), (true, _, _)));
     assert!(matches!(ingest(&["--until", "model"], 4), (true, false, _)));
     assert!(matches!(ingest(&["--until", "dataset"], 0), (false, false, _)));

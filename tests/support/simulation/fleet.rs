@@ -70,7 +70,9 @@ pub fn start(world: &Arc<World>) -> Shutdown {
                 (queue::SCORER, Some(Sabotage::MixAnswers)) => {
                     place.supervise(|process| Mislabelling::new(scorer(process)));
                 }
-                _ => place.supervise(scorer),
+                (queue::SCORER, _) => place.supervise(scorer),
+                // Other workers are not simulated.
+                _ => {}
             }
         }
     }

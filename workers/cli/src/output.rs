@@ -81,7 +81,7 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Prints a document as JSON, for people to read as well.
+/// Prints a document as indented JSON.
 ///
 /// # Errors
 /// Fails if it cannot be written as JSON.

@@ -75,9 +75,12 @@ impl Session {
         store::open_existing(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
-    /// Opens the store for a command that only reads, and fails if there is none.
+    /// Opens the store; fails if it does not exist.
     pub(crate) fn existing_store(&self) -> Result<Store, Failed> {
-        self.store_if_there()?.ok_or(Failed::Broken(anyhow!(self.no_store()?)))
+        match self.store_if_there()? {
+            Some(store) => Ok(store),
+            None => Err(Failed::Broken(anyhow!(self.no_store()?))),
+        }
     }
 
     /// Returns the message that there is no store, with the option that names one.

@@ -189,8 +189,8 @@ fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     Unscorable::Impossible { feature, value, expected }
 }
 
-/// Reads one feature in the unit of the dataset. A feature that clients of version 0.1.0 do not know counts as its mean in training
-/// if it is missing: it then contributes nothing. Weather is checked by the caller, when all of it is known.
+/// Reads one feature in the unit of the dataset. If a later feature is missing, returns its mean in training, so that it contributes
+/// nothing. The caller checks the weather once all of it is known.
 fn read(weight: &Weight, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
     let feature = weight.feature();
     match feature.read(ride, units) {

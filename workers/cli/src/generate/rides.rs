@@ -123,7 +123,7 @@ const NAMES: [&str; 20] = [
 ];
 const BREEDS: [&str; 6] = ["Highland", "Silverhorn", "Moonmane", "Cloudrunner", "Marsh", "Emberhoof"];
 
-/// A reason to reject a ride, and the change that makes a ride invalid for it, given the id of the first ride.
+/// A reason to reject a ride, and the change that makes a ride invalid for it. The change receives the first ride's id.
 type Fault = (Why, fn(&mut SyntheticRide, Value));
 
 /// The faults of invalid rides, in turn: all reasons to reject a well-formed object.

@@ -250,3 +250,18 @@ pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let all = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     all.collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_of_the_store_says_that_nothing_was_lost() {
+        let detail = |failure| store_failed(failure).detail;
+        assert!(detail(Failure::outage("object store", "no route")).ends_with("no route; nothing was lost, try again"));
+        assert_eq!(
+            detail(Failure::permanent("broken_object", "models/m: no JSON")),
+            "broken_object: models/m: no JSON"
+        );
+    }
+}

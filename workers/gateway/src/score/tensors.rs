@@ -231,7 +231,7 @@ pub(crate) fn rides(
     rides.ok_or_else(|| Problem::invalid("invalid-tensor", "inputs", None, "at least one tensor"))
 }
 
-/// Returns the columns of a tensor of this shape that has all features, or those that clients of version 0.1.0 know.
+/// Returns the columns of the tensor `features`: those of version 0.1.0 if it has that many, else all.
 fn all_columns(shape: &[u64]) -> &'static [Feature] {
     let original = FEATURES.partition_point(|feature| feature.original);
     if shape.last() == Some(&(original as u64)) { &FEATURES[..original] } else { FEATURES }

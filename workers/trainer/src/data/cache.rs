@@ -38,7 +38,7 @@ mod piece;
 
 use crate::data::rows::ParsedBlock;
 use bytes::Bytes;
-use common::{dataset::Manifest, features::later, model::TrainedOn};
+use common::{dataset::Manifest, features::later_features, model::TrainedOn};
 use pack::{BYTES_MAX, Entry, ManifestHash, PACK_BYTES_MAX};
 use packs::{Pack, PackList, ReadError};
 use records::{
@@ -52,9 +52,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// another encoding.
 const FORMAT: &str = "1";
 
-/// Returns the part of every path that tells formats apart; other features are another format.
+/// Returns the format's part of every path. Another set of features is another format.
 fn format() -> String {
-    [FORMAT].into_iter().chain(later()).collect::<Vec<_>>().join("-")
+    [FORMAT].into_iter().chain(later_features()).collect::<Vec<_>>().join("-")
 }
 
 /// Maximum number of times that one training lists the packs again because one was gone.

@@ -2,7 +2,7 @@
 
 use common::{
     dataset::Manifest,
-    features::later,
+    features::later_features,
     message::DatasetReady,
     model::{Model, TrainedOn, TrainingSettings},
     outcome::Failure,
@@ -121,7 +121,7 @@ fn model_id(model: &str, settings: &TrainingSettings, datasets: &[TrainedOn]) ->
     for line in [Model::SCHEMA.name, model, &settings] {
         sha256.update(format!("{line}\n"));
     }
-    for feature in later() {
+    for feature in later_features() {
         sha256.update(format!("{feature}\n"));
     }
     for TrainedOn { batch_id, manifest_sha256 } in datasets {

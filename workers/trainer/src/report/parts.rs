@@ -52,7 +52,7 @@ impl<'a> Figure<'a> {
 }
 
 fn swatch(ink: Ink) -> String {
-    format!("key {}", ink.rgb_and_variable().1.trim_start_matches("--"))
+    format!("key {}", ink.colour().variable.trim_start_matches("--"))
 }
 
 /// A table that scrolls if the screen is too narrow. The first cell of a row is its header.

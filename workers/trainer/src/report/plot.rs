@@ -52,9 +52,9 @@ impl Ink {
     pub(super) const ALL: [Self; 8] =
         [Self::Text, Self::Faint, Self::Grid, Self::Accent, Self::Other, Self::Bad, Self::Guide, Self::Mark];
 
-    /// Colour in the SVG, used without a style sheet, and variable of the colour in the style sheet.
-    pub(super) fn rgb_and_variable(self) -> ([u8; 3], &'static str) {
-        match self {
+    /// Returns the colour of the ink.
+    pub(super) fn colour(self) -> Colour {
+        let (rgb, variable) = match self {
             Self::Text => ([0x16, 0x20, 0x1f], "--ink"),
             Self::Faint => ([0x4f, 0x5c, 0x5b], "--ink-2"),
             Self::Grid => ([0xd8, 0xdf, 0xde], "--line"),
@@ -63,13 +63,23 @@ impl Ink {
             Self::Bad => ([0xa8, 0x23, 0x1c], "--bad"),
             Self::Guide => ([0x7d, 0x89, 0x88], "--edge"),
             Self::Mark => ([0x46, 0x53, 0x52], "--mark"),
-        }
+        };
+        Colour { rgb, variable }
     }
 
     fn color(self) -> RGBColor {
-        let ([red, green, blue], _) = self.rgb_and_variable();
+        let [red, green, blue] = self.colour().rgb;
         RGBColor(red, green, blue)
     }
+}
+
+/// The colour of an ink.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Colour {
+    /// Red, green and blue in the SVG, used without a style sheet.
+    pub(super) rgb: [u8; 3],
+    /// Variable of the colour in the style sheet.
+    pub(super) variable: &'static str,
 }
 
 /// An axis.

@@ -22,7 +22,7 @@ fn part(metrics: &Metrics, part: fn(&BrierDecomposition) -> f64) -> String {
     score(metrics.brier_decomposition.as_ref().map(part))
 }
 
-/// Name with the meaning of large values, and value.
+/// Name of a measure, with what a large value means; and its value as text.
 type Measure = (&'static str, fn(&Metrics) -> String);
 
 pub(super) const MEASURES: [Measure; 15] = [

@@ -1,6 +1,6 @@
 //! The style sheet, which is part of the page.
 
-use super::plot::Ink;
+use super::plot::{Colour, Ink};
 
 const SHEET: &str = include_str!("style.css");
 
@@ -8,7 +8,7 @@ const SHEET: &str = include_str!("style.css");
 pub(super) fn sheet() -> String {
     let mut sheet = SHEET.to_owned();
     for ink in Ink::ALL {
-        let ([red, green, blue], variable) = ink.rgb_and_variable();
+        let Colour { rgb: [red, green, blue], variable } = ink.colour();
         let name = variable.trim_start_matches("--");
         sheet.push_str(&format!(
             ".plot [fill=\"#{red:02X}{green:02X}{blue:02X}\"] {{ fill: var({variable}); }}\n\
@@ -16,7 +16,7 @@ pub(super) fn sheet() -> String {
              .key.{name}::before {{ border-color: var({variable}); }}\n"
         ));
     }
-    let ([red, green, blue], _) = Ink::Guide.rgb_and_variable();
+    let [red, green, blue] = Ink::Guide.colour().rgb;
     sheet.push_str(&format!(".plot [stroke=\"#{red:02X}{green:02X}{blue:02X}\"] {{ stroke-dasharray: 50 40; }}\n"));
     sheet
 }
@@ -30,11 +30,8 @@ mod tests {
     fn every_ink_has_a_colour_in_both_schemes() {
         let (light, dark) = SHEET.split_once("prefers-color-scheme: dark").unwrap();
         for (at, ink) in Ink::ALL.into_iter().enumerate() {
-            assert!(
-                Ink::ALL[..at].iter().all(|other| other.rgb_and_variable().0 != ink.rgb_and_variable().0),
-                "{ink:?}"
-            );
-            let ([red, green, blue], variable) = ink.rgb_and_variable();
+            assert!(Ink::ALL[..at].iter().all(|other| other.colour().rgb != ink.colour().rgb), "{ink:?}");
+            let Colour { rgb: [red, green, blue], variable } = ink.colour();
             let definition = format!("{variable}: #");
             assert!(light.contains(&definition) && dark.contains(&definition), "{ink:?}");
             assert!(

@@ -124,6 +124,7 @@ async fn ingest_follows_a_batch_as_far_as_requested() {
         (text.contains("too_few_rides"), text.contains("waiting for the model"), text)
     };
     // While the trainer stands still, the command announces that it waits.
+    fleet.wait_for_sessions(&["trainer"], 1);
     fleet.pause("trainer", 0);
     let output = input.folder().join("output");
     let file = File::create(&output).unwrap();

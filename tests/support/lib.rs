@@ -1,8 +1,9 @@
-//! What the tests of the whole fleet share: RabbitMQ, brokers in containers, a proxy that disturbs connections, a stub of
+//! What the tests of the whole fleet share: RabbitMQ, an S3 service, brokers in containers, a proxy that disturbs connections, a stub of
 //! NOAA's services, the fleet as processes, a browser, faults, the simulated world, properties of any input, permissions on the
 //! broker, and waits.
 
 pub mod browser;
+pub mod careless_s3;
 pub mod containers;
 pub mod datasets;
 pub mod disturbed;
@@ -15,6 +16,7 @@ pub mod properties;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod real_data;
+pub mod s3;
 pub mod secrets;
 pub mod simulation;
 pub mod tls;

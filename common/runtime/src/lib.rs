@@ -19,6 +19,7 @@ pub mod control;
 pub mod host;
 pub mod memory;
 pub mod process;
+pub mod proven;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;

@@ -5,6 +5,7 @@ use super::{
     config::{
         BrokerSettings, Configuration, LogSettings, RunSettings, Settings, parse_override, refuse_visible_password,
     },
+    proven::{StoreError, await_proof},
     shutdown::{self, Shutdown},
     telemetry,
     worker::{RunError, RunOptions, Worker, run},
@@ -12,7 +13,12 @@ use super::{
 use clap::Parser;
 use futures::{FutureExt, TryFutureExt};
 use records::{Store, StoreSettings, store};
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 /// Arguments of every worker.
 #[derive(Debug, Parser)]
@@ -39,6 +45,7 @@ struct Arguments {
 /// The process of a worker with its configuration.
 pub struct Process {
     configuration: Configuration,
+    store: OnceLock<Store>,
 }
 
 impl Process {
@@ -61,7 +68,7 @@ impl Process {
             .map_err(anyhow::Error::from)
             .and_then(|configuration| {
                 telemetry::start(&configuration.section::<LogSettings>()?)?;
-                Ok(Self { configuration })
+                Ok(Self { configuration, store: OnceLock::new() })
             });
         started.unwrap_or_else(|error| {
             start_logs_anyway(&arguments.overrides);
@@ -74,14 +81,19 @@ impl Process {
         self.configuration.section().unwrap_or_else(|error| exit_misconfigured(&error.into()))
     }
 
-    /// Opens the object store. Exits with 2 if it cannot be used.
+    /// Returns the object store; the first call opens it. Exits with 2 if it cannot be used.
     pub fn store(&self) -> Store {
-        store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
+        self.opened(store::open)
     }
 
-    /// As [`Self::store`]; this process also removes the temporary files of killed writers.
+    /// As [`Self::store`], before any call of it; this process also removes what killed writers left in the store.
     pub fn swept_store(&self) -> Store {
-        store::open_swept(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
+        self.opened(store::open_swept)
+    }
+
+    fn opened(&self, open: fn(&StoreSettings) -> anyhow::Result<Store>) -> Store {
+        let opened = || open(&self.settings()).unwrap_or_else(|error| exit_misconfigured(&error));
+        Store::clone(self.store.get_or_init(opened))
     }
 
     /// Returns the configured broker. Does not connect.
@@ -105,14 +117,17 @@ impl Process {
         self.serve(workers, running).await
     }
 
-    /// Runs `serve` until a signal.
+    /// Runs `serve` until a signal, once the store is proven. Exits with 2 if the store is unfit.
     pub async fn serve<S, F>(&self, started: anyhow::Result<S>, serve: impl FnOnce(S, Shutdown) -> F) -> ExitCode
     where
         F: Future<Output = anyhow::Result<()>>,
     {
         let started = started.unwrap_or_else(|error| exit_misconfigured(&error));
         let served = match shutdown::on_signal() {
-            Ok(shutdown) => serve(started, shutdown).await,
+            Ok(shutdown) => match self.proven(&shutdown).await {
+                Ok(()) => serve(started, shutdown).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error.into()),
         };
         match served {
@@ -121,6 +136,14 @@ impl Process {
                 telemetry::fatal(&error);
                 ExitCode::FAILURE
             }
+        }
+    }
+
+    async fn proven(&self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let give_up_after = Duration::from_millis(self.settings::<BrokerSettings>().give_up_after_ms);
+        match await_proof(&self.settings(), &self.store(), give_up_after, shutdown).await {
+            Err(unfit @ StoreError::Unfit { .. }) => exit_misconfigured(&unfit.into()),
+            proven => Ok(proven?),
         }
     }
 

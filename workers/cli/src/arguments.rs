@@ -8,7 +8,7 @@ mod reading;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use model::{AliasChange, Family, ModelCommand, ModelFormat, Prune};
 pub use notebook::{Describe, Export, ExportFormat, Selection};
-pub use operator::{DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay};
+pub use operator::{CopyStore, DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay, StoreCommand};
 pub use reading::ReadingOptions;
 use runtime::config::parse_override;
 use std::{net::SocketAddr, path::PathBuf};
@@ -42,8 +42,8 @@ pub struct Arguments {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Shared {
-    /// Object store: a folder that all workers of a fleet see [default: wildrydes-data]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Object store of the fleet: a folder, s3://BUCKET/PREFIX, gs://… or az://… [default: wildrydes-data]
+    #[arg(long, global = true, value_name = "DIR|URL")]
     pub store: Option<String>,
     /// RabbitMQ, as amqp://user@host:5672/vhost; put a password into the environment (WILDRYDES__BROKER__URL) or into
     /// a file (broker.password_file) [default: from the configuration]
@@ -175,6 +175,15 @@ Examples:
 
 Exit code 0 if nothing is broken (warnings are allowed), 1 otherwise.")]
     Doctor,
+    /// Copy a fleet's object store
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes store copy wildrydes-data s3://rides/fleet
+  wildrydes store copy s3://rides/fleet /srv/backup"
+    )]
+    Store(StoreCommand),
     /// Generate synthetic rides or weather
     #[command(
         subcommand,

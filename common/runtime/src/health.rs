@@ -112,8 +112,8 @@ impl Health {
 
 /// Returns why the object store cannot be used; `None` if it can. Reads one small object, which may be missing.
 async fn unreachable(store: &Store) -> Option<String> {
-    let read = store::read(store, &layout::control("health"));
-    match tokio::time::timeout(STORE_WITHIN, read).await {
+    let path = layout::control("health");
+    match tokio::time::timeout(STORE_WITHIN, store::read(store, &path)).await {
         Ok(Ok(_)) => None,
         Ok(Err(failure)) => Some(failure.to_string()),
         Err(_) => Some(format!("object store: no answer within {} s", STORE_WITHIN.as_secs())),

@@ -146,7 +146,11 @@ impl Metrics {
             self.operations.clone(),
         );
         registry.register("messaging_client_sent_messages", "Messages published", self.sent.clone());
-        registry.register("messaging_client_consumed_messages", "Messages delivered to this process", self.consumed.clone());
+        registry.register(
+            "messaging_client_consumed_messages",
+            "Messages delivered to this process",
+            self.consumed.clone(),
+        );
         registry.register(
             "wildrydes_unconfirmed_publishes",
             "Publishes that wait for the broker's confirm",

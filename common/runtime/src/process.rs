@@ -22,7 +22,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 #[derive(Debug, Parser)]
 #[command(after_help = "\
 Configuration, later ones override earlier ones: built-in defaults, --config FILE (TOML), WILDRYDES__SECTION__KEY
-environment variables, --set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer,
+environment variables, --set SECTION.KEY=VALUE. Sections: broker, store, run, log, telemetry, splitter, weather, merger, trainer,
 scorer, gateway.
 
 Examples:

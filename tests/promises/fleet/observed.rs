@@ -1,6 +1,9 @@
 //! Tests of what a fleet shows of itself: probes, metrics and traces of its workers.
 
-use common::topology::{self, process::{MERGER, WEATHER_FETCHER}};
+use common::topology::{
+    self,
+    process::{MERGER, WEATHER_FETCHER},
+};
 use pipeline_tests::{
     collector::{Collector, Span},
     gateway,
@@ -17,8 +20,12 @@ const ANY_PORT: (&str, &str) = ("WILDRYDES__RUN__HEALTH_BIND", "127.0.0.1:0");
 fn urls(fleet: &Fleet, workers: usize) -> Vec<String> {
     fleet.wait_for("the address of every worker's probes", |_| {
         let serving = |line: &serde_json::Value| line["message"] == "serving health and metrics";
-        let urls: Vec<String> =
-            fleet.logs().iter().filter(|line| serving(line)).filter_map(|line| line["url"].as_str().map(str::to_owned)).collect();
+        let urls: Vec<String> = fleet
+            .logs()
+            .iter()
+            .filter(|line| serving(line))
+            .filter_map(|line| line["url"].as_str().map(str::to_owned))
+            .collect();
         (urls.len() >= workers, urls)
     })
 }
@@ -111,7 +118,8 @@ async fn metrics_count_every_ride_by_stage_and_name_none() {
     assert_eq!(total(&text, "wildrydes_unconfirmed_publishes", &[]), 0.0);
     let batch_id = report["batches"][0]["batch_id"].as_str().expect("an id");
     assert!(!text.contains(batch_id), "no series per batch");
-    let names: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let names: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert!(names.iter().all(|name| name.starts_with("messaging_") || name.starts_with("wildrydes_")), "{names:?}");
     fleet.finish().await;
 }

@@ -247,7 +247,8 @@ impl Worker for Scorer {
             }
             ScorerIn::Score(request) => {
                 let answer = self.answer_in_time(&request, &properties).await?;
-                let scored = answer.scores.iter().filter(|score| matches!(score.outcome, ScoreOutcome::Scored { .. })).count();
+                let scored =
+                    answer.scores.iter().filter(|score| matches!(score.outcome, ScoreOutcome::Scored { .. })).count();
                 metrics().rides(Self::NAME, "scored", scored as u64);
                 metrics().rides(Self::NAME, "refused", request.rides.len().saturating_sub(scored) as u64);
                 Ok(Outputs::all(vec![Outgoing::reply(&answer, &properties)?]))

@@ -66,7 +66,8 @@ impl Settings for RunSettings {
             .means("maximum time of one handler; below RabbitMQ's consumer_timeout"),
         number("patience_ms", "milliseconds", 0..=3_600_000)
             .means("time without progress after which run and ingest report the cause"),
-        text("health_bind", "HOST:PORT or empty").means("listener of a worker for /livez, /readyz and /metrics; empty: none"),
+        text("health_bind", "HOST:PORT or empty")
+            .means("listener of a worker for /livez, /readyz and /metrics; empty: none"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {

@@ -66,7 +66,8 @@ impl Listener {
             let Ok(permit) = Arc::clone(&free).try_acquire_owned() else { continue };
             let service = TowerToHyperService::new(router.clone());
             tokio::spawn(async move {
-                let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
                 // A client that fails or is too slow asks again.
                 let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
                 drop(permit);

@@ -2,10 +2,8 @@
 
 use super::{TraceContext, exporter};
 use opentelemetry::{
-    Context, KeyValue, SpanId, TraceFlags, TraceId, TraceState,
-    trace::{
-        Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer,
-    },
+    Context, KeyValue, SpanId, TraceFlags, TraceId,
+    trace::{Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceState, Tracer},
 };
 use opentelemetry_sdk::trace::Span as Recorded;
 

@@ -37,7 +37,8 @@ async fn get(url: &str) -> (u16, String) {
 
 /// Waits until `/readyz` answers with this status and a reason that contains `part`.
 async fn until_ready_is(url: &str, status: u16, part: &str) {
-    let looked = wait::within(SOON, &format!("{status} with {part:?} at /readyz"), async || {
+    let what = format!("{status} with {part:?} at /readyz");
+    let looked = wait::within(SOON, &what, async || {
         let seen = get(&format!("{url}/readyz")).await;
         (seen.0 == status && seen.1.contains(part), seen)
     });

@@ -3,6 +3,7 @@
 //! broker, and waits.
 
 pub mod browser;
+pub mod collector;
 pub mod containers;
 pub mod datasets;
 pub mod disturbed;

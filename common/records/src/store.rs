@@ -6,9 +6,11 @@ mod confined;
 mod conformance;
 mod leftovers;
 mod listing;
+mod observed;
 mod writer;
 
 pub use listing::{Folder, Listed, by_folder, folders, list, list_folder, remove_empty_folders};
+pub use observed::{Observer, observed};
 pub use writer::{Writer, Written};
 
 use anyhow::Context;

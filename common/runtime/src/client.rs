@@ -3,7 +3,7 @@
 use super::{
     broker::{Broker, BrokerError, Browser, Connection, ConnectionState, Consumer, Depth, PublishError, Publisher},
     host,
-    trace::TraceContext,
+    trace::{self, Span},
 };
 use common::{
     envelope::TRACEPARENT,
@@ -118,7 +118,8 @@ impl Client {
     /// Fails if the broker does not accept the message.
     pub async fn publish<M: Message>(&self, message: &M) -> Result<String, ClientError> {
         let mut outgoing = Outgoing::message(message)?;
-        let trace = TraceContext::new();
+        let published = Span::publish(outgoing.exchange, &outgoing.routing_key, &trace::current());
+        let trace = published.context();
         outgoing.properties.set_text(TRACEPARENT, trace.to_string());
         outgoing.properties.app_id = Some(self.app_id.clone());
         self.publisher.publish(outgoing).await?;
@@ -167,7 +168,8 @@ impl Client {
         outgoing.properties.expiration_ms = Some(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
         outgoing.properties.persistent = false;
         outgoing.properties.app_id = Some(self.app_id.clone());
-        outgoing.properties.set_text(TRACEPARENT, TraceContext::new().to_string());
+        let published = Span::publish(outgoing.exchange, &outgoing.routing_key, &trace::current());
+        outgoing.properties.set_text(TRACEPARENT, published.context().to_string());
         let (sender, answer) = oneshot::channel();
         self.waiting.lock().insert(id.clone(), sender);
         let _pending = Pending { waiting: &self.waiting, id };

@@ -16,7 +16,7 @@ pub use broker::{AmqpUrl, BrokerSettings, Declare, refuse_visible_password};
 pub use error::{ConfigError, ENVIRONMENT_PREFIX, SECTIONS};
 pub use load::{Configuration, parse_override};
 pub use problem::Problem;
-pub use sections::{LogFormat, LogSettings, RunSettings};
+pub use sections::{LogFormat, LogSettings, RunSettings, TelemetrySettings};
 pub use settings::Settings;
 
 #[cfg(test)]

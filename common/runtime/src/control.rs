@@ -24,6 +24,10 @@ impl Control {
         Self { worker, store, paused: false }
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Reads the record, at every connect. Fails if the store cannot be read, so that the worker reconnects instead of
     /// working while paused.
     pub(super) async fn read_record(&mut self) -> Result<(), BrokerError> {

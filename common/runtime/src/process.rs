@@ -3,14 +3,18 @@
 use super::{
     AmqpBroker,
     config::{
-        BrokerSettings, Configuration, LogSettings, RunSettings, Settings, parse_override, refuse_visible_password,
+        BrokerSettings, Configuration, LogSettings, RunSettings, Settings, TelemetrySettings, parse_override,
+        refuse_visible_password,
     },
+    health::{self, Health},
+    metrics::Metrics,
     shutdown::{self, Shutdown},
     telemetry,
+    trace::exporter,
     worker::{RunError, RunOptions, Worker, run},
 };
 use clap::Parser;
-use futures::{FutureExt, TryFutureExt};
+use futures::FutureExt;
 use records::{Store, StoreSettings, store};
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -18,7 +22,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 #[derive(Debug, Parser)]
 #[command(after_help = "\
 Configuration, later ones override earlier ones: built-in defaults, --config FILE (TOML), WILDRYDES__SECTION__KEY
-environment variables, --set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer,
+environment variables, --set SECTION.KEY=VALUE. Sections: broker, store, run, log, telemetry, splitter, weather, merger, trainer,
 scorer, gateway.
 
 Examples:
@@ -61,6 +65,7 @@ impl Process {
             .map_err(anyhow::Error::from)
             .and_then(|configuration| {
                 telemetry::start(&configuration.section::<LogSettings>()?)?;
+                exporter::start(&configuration.section::<TelemetrySettings>()?, name)?;
                 Ok(Self { configuration })
             });
         started.unwrap_or_else(|error| {
@@ -76,12 +81,17 @@ impl Process {
 
     /// Opens the object store. Exits with 2 if it cannot be used.
     pub fn store(&self) -> Store {
-        store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
+        self.opened(store::open)
     }
 
     /// As [`Self::store`]; this process also removes the temporary files of killed writers.
     pub fn swept_store(&self) -> Store {
-        store::open_swept(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
+        self.opened(store::open_swept)
+    }
+
+    fn opened(&self, open: fn(&StoreSettings) -> anyhow::Result<Store>) -> Store {
+        let store = open(&self.settings()).unwrap_or_else(|error| exit_misconfigured(&error));
+        store::observed(store, Metrics::store_operation)
     }
 
     /// Returns the configured broker. Does not connect.
@@ -92,15 +102,18 @@ impl Process {
     /// Runs the worker with RabbitMQ until a signal. Fails if the settings are invalid, the broker stays unreachable,
     /// or work is unfinished at the drain deadline; the log names the cause.
     pub async fn run<W: Worker>(&self, worker: anyhow::Result<W>) -> ExitCode {
-        self.serve(worker, |worker, shutdown| self.running(worker, shutdown).err_into()).await
+        self.serve(worker, |worker, shutdown| self.probed(|health| self.running(worker, health, shutdown))).await
     }
 
     /// Runs two workers with RabbitMQ, each over its own connection, until a signal or until either ends. Fails as
     /// [`Self::run`] for either.
     pub async fn run_both<A: Worker, B: Worker>(&self, workers: anyhow::Result<(A, B)>) -> ExitCode {
-        let running = |(first, second), shutdown: Shutdown| async move {
-            let (first, second) = (self.running(first, shutdown.clone()), self.running(second, shutdown.clone()));
-            Ok(both(first, second, &shutdown).await?)
+        let running = |(first, second): (A, B), shutdown: Shutdown| {
+            self.probed(|health| async move {
+                let first = self.running(first, health.clone(), shutdown.clone());
+                let second = self.running(second, health, shutdown.clone());
+                both(first, second, &shutdown).await
+            })
         };
         self.serve(workers, running).await
     }
@@ -115,6 +128,8 @@ impl Process {
             Ok(shutdown) => serve(started, shutdown).await,
             Err(error) => Err(error.into()),
         };
+        // It may wait for a collector, for a limited time.
+        let _ = tokio::task::spawn_blocking(exporter::stop).await;
         match served {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -124,10 +139,37 @@ impl Process {
         }
     }
 
-    fn running<W: Worker>(&self, worker: W, shutdown: Shutdown) -> impl Future<Output = Result<(), RunError>> + use<W> {
+    /// Runs workers, and beside them the listener of their health.
+    async fn probed<F>(&self, run: impl FnOnce(Health) -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = Result<(), RunError>>,
+    {
+        let health = Health::default();
+        let bound = health::bind(&self.settings::<RunSettings>().health_bind);
+        let listener = bound.unwrap_or_else(|error| exit_misconfigured(&error));
+        let probes = async {
+            if let Some(listener) = listener {
+                let ended = listener.serve(health.clone(), self.store()).await;
+                tracing::error!(?ended, "the listener of probes ended");
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = run(health.clone()) => Ok(ended?),
+            never = probes => never,
+        }
+    }
+
+    fn running<W: Worker>(
+        &self,
+        worker: W,
+        health: Health,
+        shutdown: Shutdown,
+    ) -> impl Future<Output = Result<(), RunError>> + use<W> {
         let broker = self.settings::<BrokerSettings>();
         let (control, waiting) = (Some(self.store()), Some(self.store()));
-        let options = RunOptions { control, waiting, ..run_options::<W>(&self.settings(), &broker) };
+        let health = Some(health);
+        let options = RunOptions { control, waiting, health, ..run_options::<W>(&self.settings(), &broker) };
         run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown)
     }
 }
@@ -159,6 +201,7 @@ pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> Run
         version: env!("CARGO_PKG_VERSION"),
         control: None,
         waiting: None,
+        health: None,
     }
 }
 

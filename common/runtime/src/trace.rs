@@ -1,8 +1,29 @@
-//! W3C Trace Context: the header `traceparent` carries one trace from the publisher through every worker.
+//! W3C Trace Context: the header `traceparent` carries one trace from the publisher through every worker. With an
+//! [`exporter`], its spans go to a collector.
+
+pub mod exporter;
+mod span;
+
+pub use span::{Kind, Span};
 
 use super::host::random_range;
 use common::envelope::{Properties, TRACEPARENT};
 use std::fmt;
+
+tokio::task_local! {
+    static CURRENT: Vec<TraceContext>;
+}
+
+/// Runs `work` as a part of the first of these spans, with links to the others: messages that a
+/// [`Client`](super::client::Client) publishes meanwhile, in the same task, belong to it.
+pub async fn within<T>(spans: Vec<TraceContext>, work: impl Future<Output = T>) -> T {
+    CURRENT.scope(spans, work).await
+}
+
+/// Returns the spans that this task is a part of; none outside of [`within`].
+pub fn current() -> Vec<TraceContext> {
+    CURRENT.try_with(Clone::clone).unwrap_or_default()
+}
 
 /// A trace and a span within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -44,6 +44,15 @@ impl Failure {
         Self::Outage { dependency, why: why.to_string(), retry_after: None }
     }
 
+    /// Returns a stable code in snake case: the reason of a permanent failure, else `transient` or `outage`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Transient { .. } => "transient",
+            Self::Outage { .. } => "outage",
+            Self::Permanent { reason, .. } => reason,
+        }
+    }
+
     /// Returns a permanent failure; `reason` is a code in snake case.
     pub fn permanent(reason: &'static str, why: impl fmt::Display) -> Self {
         Self::Permanent { reason, why: why.to_string() }

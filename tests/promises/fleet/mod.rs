@@ -4,6 +4,7 @@ mod deliveries;
 mod faults;
 mod foreign;
 mod models;
+mod observed;
 mod real;
 mod rollback;
 mod weather;

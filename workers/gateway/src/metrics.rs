@@ -293,7 +293,7 @@ impl Metrics {
 
     /// Returns all metrics in the OpenMetrics text format.
     pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
+        let mut text = runtime::metrics::metrics().text();
         encode(&mut text, &self.registry)?;
         Ok(text)
     }

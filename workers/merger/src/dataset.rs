@@ -8,6 +8,7 @@ use common::{
     dead_letter::BATCH_ID_CONFLICT,
     message::{BatchSplit, EnrichedChunk, SplitDigest},
     outcome::Failure,
+    topology::process::MERGER,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
@@ -15,6 +16,7 @@ use records::{
     layout, staging,
     store::{self, Store},
 };
+use runtime::metrics::metrics;
 
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
@@ -90,6 +92,7 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
     };
     let manifest = join::manifest(split, total, files.finish().await?)?;
     datasets::create_manifest(store, &manifest).await?;
+    metrics().rides(MERGER.name, "joined", manifest.accepted);
     tracing::info!(
         batch_id = split.batch_id,
         rides = manifest.accepted,

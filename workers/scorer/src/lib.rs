@@ -26,8 +26,8 @@ use bytes::Bytes;
 use common::{
     envelope::{Envelope, Properties},
     message::{
-        Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse,
-        Undecodable,
+        Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
+        ScoreResponse, Undecodable,
     },
     model::AliasName,
     outcome::{Failure, Outgoing, Outputs},
@@ -41,6 +41,7 @@ use runtime::{
         self, Problem,
         reference::{Entry, flag, number, text},
     },
+    metrics::metrics,
 };
 use serde::{Deserialize, Serialize};
 use serve::{breeds::Breeds, follow::Follower};
@@ -246,6 +247,10 @@ impl Worker for Scorer {
             }
             ScorerIn::Score(request) => {
                 let answer = self.answer_in_time(&request, &properties).await?;
+                let scored =
+                    answer.scores.iter().filter(|score| matches!(score.outcome, ScoreOutcome::Scored { .. })).count();
+                metrics().rides(Self::NAME, "scored", scored as u64);
+                metrics().rides(Self::NAME, "refused", request.rides.len().saturating_sub(scored) as u64);
                 Ok(Outputs::all(vec![Outgoing::reply(&answer, &properties)?]))
             }
         }

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use common::{
     outcome::{Failure, Outgoing},
     reading::Reading,
+    topology::process::SPLITTER,
 };
 use futures::{Stream, stream};
 use records::{Store, store::Writer};
+use runtime::metrics::metrics;
 
 /// Maximum number of buffered bytes of reject lines.
 const REJECT_LINES_BYTES_MAX: usize = 1024 * 1024;
@@ -197,6 +199,8 @@ impl Splitting {
             chunks = summary.chunks,
             "batch split"
         );
+        metrics().rides(SPLITTER.name, "accepted", summary.accepted);
+        metrics().rides(SPLITTER.name, "rejected", summary.rejected);
         Outgoing::message(&summary)
     }
 }

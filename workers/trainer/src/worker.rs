@@ -23,6 +23,7 @@ use records::{
 use runtime::{
     Worker,
     host::{self, offload},
+    metrics::metrics,
 };
 use std::{num::NonZero, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
@@ -154,8 +155,9 @@ impl Shared {
             "time taken so far"
         );
         let release = Release { store: &self.store, plan, rule, cancel: &self.cancel };
+        let training = started.elapsed();
         match trained {
-            Ok(trained) => release.run(trained, &delayed_labels).await,
+            Ok(trained) => release.run(trained, &delayed_labels, training).await,
             Err(Refusal::Fit(FitError::Cancelled)) => Err(cancelled()),
             Err(refusal) => self.refuse(plan, &refusal).await,
         }
@@ -171,6 +173,7 @@ impl Shared {
         };
         tracing::warn!(model_id = %rejected.model_id, reason = %rejected.reason, why = %rejected.why, "no model");
         registry::write(&self.store, &plan.model, &plan.model_id, &rejected).await?;
+        metrics().verdict("refused");
         Ok(vec![Outgoing::message(&rejected)?])
     }
 }

@@ -23,7 +23,7 @@ use records::{
     layout,
     store::{self, Store},
 };
-use runtime::host;
+use runtime::{host, metrics::metrics};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
@@ -210,16 +210,21 @@ impl WeatherCache {
         let mut missing = BTreeSet::new();
         for year in years {
             let key = (station, year);
+            let mut origin = "memory";
             let weather = match year_status(year, now, self.settled_days) {
                 YearStatus::BeforeRecords | YearStatus::Future => Some(Arc::default()),
                 _ if let Some(weather) = self.cached(key) => Some(weather),
                 YearStatus::Settled if !self.client.source().is_folder() => {
+                    origin = "store";
                     self.read_stored(id, year).await?.map(Arc::new)
                 }
                 YearStatus::Settled | YearStatus::Unsettled => None,
             };
             match weather {
-                Some(weather) => station_years.push((key, self.remember(key, weather, now, true))),
+                Some(weather) => {
+                    metrics().station_years(origin, 1);
+                    station_years.push((key, self.remember(key, weather, now, true)));
+                }
                 None => {
                     missing.insert(year);
                 }
@@ -241,6 +246,7 @@ impl WeatherCache {
     ) -> Result<StationYears, Failure> {
         let fetched = self.client.station_years(id, years).await.map_err(|unavailable| failure(&unavailable))?;
         tracing::debug!(station = id, ?years, "weather fetched");
+        metrics().station_years("source", years.len() as u64);
         if fetched.years.values().any(Option::is_some) {
             self.answered.store(true, Ordering::Relaxed);
             self.without_file.lock().remove(&station);

@@ -17,11 +17,11 @@ use common::{
     envelope::Envelope,
     message::{EnrichedChunk, EnrichedRide, RideChunk, WeatherPlace},
     outcome::{Failure, Outputs},
-    ride::Ride,
+    ride::{Ride, Weather},
     topology::process::WEATHER_FETCHER,
 };
 use records::Store;
-use runtime::{Worker, config};
+use runtime::{Worker, config, metrics::metrics};
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 /// Checks that a folder has the layout of a source.
@@ -105,6 +105,9 @@ impl WeatherFetcher {
         };
         let places: Vec<WeatherPlace> = rides.iter().map(place).collect();
         let weather = self.almanac.weather(&places).await?;
+        let observed = weather.iter().filter(|weather| matches!(weather, Weather::Observed(_))).count();
+        metrics().rides(Self::NAME, "observed", observed as u64);
+        metrics().rides(Self::NAME, "without_weather", (weather.len() - observed) as u64);
         let rides = rides.into_iter().zip(weather).map(|(ride, weather)| EnrichedRide { ride, weather }).collect();
         Ok(EnrichedChunk { batch_id, chunk, split_id, digest, rides })
     }

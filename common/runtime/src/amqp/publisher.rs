@@ -5,7 +5,10 @@ use super::{
     convert::{routing_key, short, to_amqp},
     operation::within,
 };
-use crate::broker::{BrokerError, ConnectionState, PublishError, Publisher, check_size};
+use crate::{
+    broker::{BrokerError, ConnectionState, PublishError, Publisher, check_size},
+    metrics::metrics,
+};
 use async_trait::async_trait;
 use common::outcome::Outgoing;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -13,7 +16,10 @@ use lapin::{
     Channel, Confirmation, Connection, ErrorKind, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Maximum number of unconfirmed publishes.
@@ -72,6 +78,18 @@ impl AmqpPublisher {
 #[async_trait]
 impl Publisher for AmqpPublisher {
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        let (exchange, started) = (message.exchange, Instant::now());
+        let unconfirmed = metrics().unconfirmed();
+        let published = self.confirmed(message).await;
+        drop(unconfirmed);
+        metrics().published(exchange, &published, started.elapsed());
+        published
+    }
+}
+
+impl AmqpPublisher {
+    /// Publishes and awaits the confirm.
+    async fn confirmed(&self, message: Outgoing) -> Result<(), PublishError> {
         check_size(&message)?;
         let closed = || PublishError::Unconfirmed("the connection is closed".to_owned());
         let (answer, confirmed) = oneshot::channel();

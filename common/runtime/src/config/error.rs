@@ -6,11 +6,12 @@ use common::topology::process;
 /// Prefix of the environment variables.
 pub const ENVIRONMENT_PREFIX: &str = "WILDRYDES";
 /// Names of all sections.
-pub const SECTIONS: [&str; 10] = [
+pub const SECTIONS: [&str; 11] = [
     "broker",
     "store",
     "run",
     "log",
+    "telemetry",
     process::SPLITTER.section,
     process::WEATHER_FETCHER.section,
     process::MERGER.section,

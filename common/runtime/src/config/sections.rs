@@ -1,4 +1,4 @@
-//! The sections `store`, `run` and `log`.
+//! The sections `store`, `run`, `log` and `telemetry`.
 
 use super::{
     problem::Problem,
@@ -36,6 +36,8 @@ pub struct RunSettings {
     /// Time without progress after which `wildrydes run` and `wildrydes ingest` name the cause, in milliseconds, 0 (at
     /// once) to 3,600,000.
     pub patience_ms: u64,
+    /// Address and port of the listener for `/livez`, `/readyz` and `/metrics` of a worker; empty for none.
+    pub health_bind: String,
 }
 
 impl Default for RunSettings {
@@ -46,6 +48,7 @@ impl Default for RunSettings {
             drain_deadline_ms: 20_000,
             handle_timeout_ms: 20 * 60 * 1_000,
             patience_ms: 10_000,
+            health_bind: String::new(),
         }
     }
 }
@@ -63,6 +66,8 @@ impl Settings for RunSettings {
             .means("maximum time of one handler; below RabbitMQ's consumer_timeout"),
         number("patience_ms", "milliseconds", 0..=3_600_000)
             .means("time without progress after which run and ingest report the cause"),
+        text("health_bind", "HOST:PORT or empty")
+            .means("listener of a worker for /livez, /readyz and /metrics; empty: none"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
@@ -84,6 +89,20 @@ pub struct LogSettings {
     pub level: String,
     /// Format of the lines.
     pub format: LogFormat,
+}
+
+/// `[telemetry]`: the traces.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetrySettings {
+    /// Base URL of a collector that takes OTLP over HTTP; empty: as in `OTEL_EXPORTER_OTLP_ENDPOINT`, else none.
+    pub otlp: String,
+}
+
+impl Settings for TelemetrySettings {
+    const SECTION: &'static str = "telemetry";
+    const REFERENCE: &'static [Entry] = &[text("otlp", "http://HOST:PORT or empty")
+        .means("collector of traces (OTLP over HTTP); empty: as in OTEL_EXPORTER_OTLP_ENDPOINT, else none")];
 }
 
 /// Format of log lines.

@@ -9,8 +9,9 @@ use crate::{
     backoff::Backoff,
     broker::{Delivery, MESSAGE_BYTES_MAX, MESSAGE_TOO_LARGE, PublishError, Publisher},
     host,
+    metrics::metrics,
     shutdown::Shutdown,
-    trace::TraceContext,
+    trace::{Kind, Span, TraceContext},
     waiting::Recorder,
 };
 use common::{
@@ -84,7 +85,11 @@ impl From<AttemptError> for SessionBroken {
 impl Deliverer {
     pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), SessionBroken> {
         let Delivery { properties, body, exchange, routing_key, redelivered, settle } = delivery;
-        let trace = TraceContext::of(&properties).unwrap_or_default();
+        let mut traced = Span::start(Kind::Consumer, "process", TraceContext::of(&properties), &[]);
+        traced.set("messaging.system", "rabbitmq");
+        traced.set("messaging.destination.name", self.worker.name());
+        traced.set("messaging.message.id", properties.message_id.as_deref().unwrap_or_default());
+        let trace = traced.context();
         let mut received = Received { properties, body, exchange, routing_key, batch_id: None };
         let properties = &received.properties;
         let span = info_span!(
@@ -98,6 +103,7 @@ impl Deliverer {
         );
         async {
             let started = Instant::now();
+            metrics().consumed(self.worker.name());
             loop {
                 let failure = match self.attempt(&mut received, trace).await {
                     Ok(published) => {
@@ -107,6 +113,12 @@ impl Deliverer {
                     Err(AttemptError::Failed(failure)) => Some(failure),
                     Err(AttemptError::Broken(broken)) => return Err(broken),
                 };
+                let error = failure.as_ref().map_or("", Failure::code);
+                metrics().handled(self.worker.name(), error, started.elapsed());
+                traced.set("wildrydes.batch_id", received.batch_id.as_deref().unwrap_or_default());
+                if let Some(failure) = &failure {
+                    traced.fail(error, &failure.to_string());
+                }
                 let Some(held) = self.conclude(received, failure, trace).await? else { break };
                 if started.elapsed() > REFUSED_MAX {
                     let why = format!("held for {} s because the retry queues are full", REFUSED_MAX.as_secs());
@@ -194,13 +206,18 @@ impl Deliverer {
         match decide(outcome, history, &self.policy, host::random_range(0.0..1.0)) {
             Decision::Ack => self.no_longer_waits(history),
             Decision::Retry { retry_queue, delay_ms, next } => {
-                let (outages, attempt) = match failure {
-                    Some(Failure::Outage { .. }) => (next.outages, None),
-                    _ => (0, Some(history.attempt)),
+                let reason = failure.as_ref().map_or("", Failure::code);
+                let (outages, attempt, dependency) = match failure {
+                    Some(Failure::Outage { dependency, .. }) => (next.outages, None, Some(dependency)),
+                    _ => (0, Some(history.attempt), None),
                 };
                 let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 self.recorder.set_aside(why, received.batch_id.as_deref(), outages, attempt);
+                metrics().retry(self.worker.name(), reason);
+                if let Some(dependency) = dependency {
+                    metrics().outage(self.worker.name(), dependency);
+                }
                 warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
                 let queue = topology::retry_queue(self.worker.name(), retry_queue);
                 let (exchange, routing_key) = (received.exchange.clone(), received.routing_key.clone());
@@ -225,6 +242,7 @@ impl Deliverer {
             Decision::DeadLetter { reason, why } => {
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 error!(reason, why, "dead letter");
+                metrics().dead_letter(self.worker.name(), reason);
                 let batch_id = received.batch_id.clone();
                 let dead_letter = traced(received.dead(self.worker.name(), history, reason, why), trace);
                 self.publish_unchanged(dead_letter, batch_id.as_deref()).await?;
@@ -242,10 +260,10 @@ impl Deliverer {
     }
 
     /// Adds the properties that every message of this worker carries.
-    fn stamped(&self, mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
+    fn stamped(&self, mut outgoing: Outgoing, published: &Span) -> Outgoing {
         outgoing.properties.app_id.get_or_insert_with(|| self.app_id.clone());
         outgoing.properties.timestamp.get_or_insert_with(unix_seconds);
-        outgoing.properties.set_text(envelope::TRACEPARENT, trace.child().to_string());
+        outgoing.properties.set_text(envelope::TRACEPARENT, published.context().to_string());
         outgoing
     }
 
@@ -261,7 +279,8 @@ impl Deliverer {
     /// Publishes until the broker confirms. Waits for a full queue: in this way a slow stage exerts back-pressure.
     async fn publish(&self, outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
         check_answer(outgoing.exchange, &outgoing.routing_key)?;
-        self.publish_unchanged(self.stamped(outgoing, trace), None).await
+        let published = Span::publish(outgoing.exchange, &outgoing.routing_key, &[trace]);
+        self.publish_unchanged(self.stamped(outgoing, &published), None).await
     }
 
     /// As [`Self::publish`], without adding properties. `batch_id` is the batch of a dead letter that names one.
@@ -389,7 +408,7 @@ fn full_dead_letter_queue(queue: &str) -> String {
 /// Forwards a foreign message unchanged, adding a trace context if it has none.
 fn traced(mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
     let headers = &mut outgoing.properties.headers;
-    headers.entry(envelope::TRACEPARENT.to_owned()).or_insert_with(|| Header::Text(trace.child().to_string()));
+    headers.entry(envelope::TRACEPARENT.to_owned()).or_insert_with(|| Header::Text(trace.to_string()));
     outgoing
 }
 

@@ -9,6 +9,7 @@ use crate::{
     backoff::Backoff,
     broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher, deliveries},
     control::{Control, Work},
+    health::{BEAT, Health, WorkerState},
     shutdown::Shutdown,
     waiting::Recorder,
 };
@@ -43,6 +44,34 @@ pub struct RunOptions {
     pub control: Option<Store>,
     /// Store in which the worker records why it waits; without one it records nothing.
     pub waiting: Option<Store>,
+    /// Where the worker reports its state for probes; `None` if nobody asks.
+    pub health: Option<Health>,
+}
+
+impl RunOptions {
+    /// Reports the state of `worker`.
+    fn report(&self, worker: &'static str, state: WorkerState) {
+        if let Some(health) = &self.health {
+            health.set(worker, state);
+        }
+    }
+
+    /// Reports whether the broker blocks the publishes of `worker`.
+    fn report_blocked(&self, worker: &'static str, state: &ConnectionState) {
+        let blocked = if let ConnectionState::Blocked(why) = state { Some(why.clone()) } else { None };
+        if let Some(health) = &self.health {
+            health.set_blocked(worker, blocked);
+        }
+    }
+
+    /// Reports every second that the loop of `worker` turns, if anybody asks; never completes.
+    async fn beating(&self, worker: &'static str) -> Infallible {
+        let Some(health) = &self.health else { return std::future::pending().await };
+        loop {
+            health.beat(worker);
+            tokio::time::sleep(BEAT).await;
+        }
+    }
 }
 
 impl Default for RunOptions {
@@ -56,6 +85,7 @@ impl Default for RunOptions {
             version: env!("CARGO_PKG_VERSION"),
             control: None,
             waiting: None,
+            health: None,
         }
     }
 }
@@ -178,6 +208,7 @@ async fn run_erased(
         let Some(pause) = attempts.next_pause(options.give_up_after) else {
             return Err(RunError::GaveUp { worker: name, after: options.give_up_after, last: problem });
         };
+        options.report(name, WorkerState::Disconnected(problem.clone()));
         warn!(worker = name, broker = broker.describe(), problem, retry_in_ms = pause.as_millis() as u64, "no broker");
         tokio::select! {
             biased;
@@ -229,32 +260,41 @@ async fn session(
     mut healthy: impl FnMut(),
 ) -> Result<(), Ended> {
     let name = worker.name();
+    let beating = options.beating(name);
+    tokio::pin!(beating);
     let connection = tokio::select! {
         biased;
         connected = broker.connect(name) => connected?,
         () = shutdown.cancelled() => return Ok(()),
+        never = &mut beating => match never {},
     };
     let mut control = Control::new(name, options.control.clone());
     let Opened { publisher, subscriptions, mut controls } = tokio::select! {
         biased;
         opened = open(worker, connection.as_ref(), &mut control, options) => opened?,
         () = shutdown.cancelled() => return Ok(()),
+        never = &mut beating => match never {},
     };
     info!(worker = name, broker = broker.describe(), "connected");
 
     let deliverer = Arc::new(deliverer(worker, publisher, options, shutdown));
     let active = Active::default();
     let mut state = connection.state();
+    options.report_blocked(name, &state.borrow());
     let mut work = Work::new(name, options.prefetch);
     let mut events = stream::select_all(subscriptions.into_iter().map(deliveries));
     let mut running: JoinSet<Result<(), SessionBroken>> = JoinSet::new();
     let quiet = tokio::time::sleep(HEALTHY_AFTER);
     tokio::pin!(quiet);
     let mut proven = false;
+    let mut reported = None;
     let tending = tend(worker.as_ref());
     tokio::pin!(tending);
     loop {
         work.follow(&control, connection.as_ref(), running.is_empty()).await?;
+        if reported.replace(control.is_paused()) != Some(control.is_paused()) {
+            options.report(name, if control.is_paused() { WorkerState::Paused } else { WorkerState::Consuming });
+        }
         // A fixed order, so that a simulation can repeat a run. No branch can starve the later ones for ever.
         tokio::select! {
             biased;
@@ -270,17 +310,25 @@ async fn session(
                 healthy();
             }
             changed = state.changed() => {
-                changed_to(name, state.borrow_and_update().clone())?;
+                let now = state.borrow_and_update().clone();
+                options.report_blocked(name, &now);
+                changed_to(name, now)?;
                 changed.map_err(|_| BrokerError::Lost("the connection is closed".to_owned()))?;
             }
             never = &mut tending => match never {},
+            never = &mut beating => match never {},
             event = controls.next() => control.receive(event?).await?,
             delivery = next_of(&mut events, &mut work), if running.len() < options.concurrency => {
                 running.spawn(handled(Arc::clone(&deliverer), &active, delivery?));
             }
         }
     }
-    let drained = drain_in_halves(&mut running, options.drain_deadline, stopping).await;
+    options.report(name, WorkerState::Draining);
+    let drained = tokio::select! {
+        biased;
+        drained = drain_in_halves(&mut running, options.drain_deadline, stopping) => drained,
+        never = &mut beating => match never {},
+    };
     let stragglers = active.names();
     connection.close().await;
     if drained { Ok(()) } else { Err(Ended::Stragglers(stragglers)) }

@@ -10,7 +10,8 @@ use crate::{
 };
 use records::StoreSettings;
 use runtime::config::{
-    BrokerSettings, ENVIRONMENT_PREFIX, LogSettings, RunSettings, SECTIONS, Settings, reference::Entry,
+    BrokerSettings, ENVIRONMENT_PREFIX, LogSettings, RunSettings, SECTIONS, Settings, TelemetrySettings,
+    reference::Entry,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -46,6 +47,7 @@ fn sections() -> [(&'static str, &'static [Entry], Value); SECTIONS.len()] {
         of::<StoreSettings>(),
         of::<RunSettings>(),
         of::<LogSettings>(),
+        of::<TelemetrySettings>(),
         of::<splitter::Settings>(),
         of::<weather_fetcher::Settings>(),
         of::<merger::Settings>(),

@@ -22,10 +22,11 @@ use std::{net::TcpListener, sync::Arc};
 pub(crate) fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))
+        .route("/livez", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .with_state(Arc::clone(app))
-        .fallback(|| async { Problem::not_found("this listener has /healthz, /readyz and /metrics") })
+        .fallback(|| async { Problem::not_found("this listener has /livez, /readyz and /metrics") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(middleware::from_fn_with_state(Arc::clone(app), bounded))
 }

@@ -19,7 +19,7 @@ use anyhow::Context;
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{Method, StatusCode, Version, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -27,8 +27,12 @@ use axum_server::{
     Handle, Server,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
+use common::envelope::TRACEPARENT;
 use records::uploads;
-use runtime::{Shutdown, host};
+use runtime::{
+    Shutdown, host,
+    trace::{self, Kind, Span, TraceContext},
+};
 use std::{
     any::Any,
     net::{SocketAddr, TcpListener},
@@ -37,6 +41,9 @@ use std::{
 };
 use tokio::time::Instant;
 use tower_http::{catch_panic::CatchPanicLayer, csrf::CsrfLayer};
+
+/// Header of an answer: the id of its trace, 32 hex digits.
+const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 
 /// How long requests in progress may take to finish after a shutdown was requested.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -212,6 +219,28 @@ fn layered(app: &Arc<App>) -> Router {
             Problem::foreign("pages of other sites may not send requests that change something").into_response()
         }))
         .layer(middleware::from_fn_with_state(Arc::clone(app), count_and_bound))
+        .layer(middleware::from_fn(traced))
+}
+
+/// Handles every request as a span, in the trace of its `traceparent` if it has one, and names the trace in the answer.
+async fn traced(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let route = path.as_ref().map_or("(none)", MatchedPath::as_str);
+    if always_answered(route) {
+        return next.run(request).await;
+    }
+    let parent = request.headers().get(TRACEPARENT).and_then(|header| TraceContext::parse(header.to_str().ok()?));
+    let mut span = Span::start(Kind::Server, "request", parent, &[]);
+    span.set("http.request.method", request.method().as_str());
+    span.set("http.route", route);
+    let mut response = trace::within(vec![span.context()], next.run(request)).await;
+    span.set("http.response.status_code", response.status().as_str());
+    if response.status().is_server_error() {
+        span.fail("http", response.status().as_str());
+    }
+    if let Ok(id) = HeaderValue::from_str(&span.context().trace_id()) {
+        response.headers_mut().insert(TRACE_ID, id);
+    }
+    response
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {

@@ -20,7 +20,10 @@ use common::{
     message::{Score, ScoreError, ScoreRequest, ScoreRide, Units},
     topology::queue,
 };
-use runtime::host;
+use runtime::{
+    host,
+    trace::{self, TraceContext},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -56,6 +59,8 @@ type Answer = oneshot::Sender<Result<Scored, ScoreFailure>>;
 
 struct Job {
     rides: Vec<ScoreRide>,
+    /// The spans of the request.
+    spans: Vec<TraceContext>,
     deadline: Instant,
     answer: Answer,
 }
@@ -101,7 +106,7 @@ impl Coalescer {
         let gone = || ScoreFailure::Unanswered(Problem::unavailable("shutting-down", "the gateway is shutting down"));
         let asking = async {
             let names_a_breed = rides.iter().any(|ride| ride.breed.is_some());
-            let job = Job { rides, deadline, answer };
+            let job = Job { rides, spans: trace::current(), deadline, answer };
             let lane = &self.lanes[usize::from(explain)][usize::from(names_a_breed)];
             lane.send(job).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
@@ -177,7 +182,8 @@ impl Lane {
             rides.append(&mut job.rides);
         }
         self.metrics.sent(rides.len());
-        let answered = self.call(rides, deadline.duration_since(now)).await;
+        let spans = together.iter().flat_map(|job| job.spans.iter().copied()).collect();
+        let answered = trace::within(spans, self.call(rides, deadline.duration_since(now))).await;
         let mut answered = answered.map(|mut scored| {
             let scores = std::mem::take(&mut scored.scores).into_iter();
             (scored, scores)

@@ -4,6 +4,7 @@ use crate::serve::version::{self, AliasRead, NamedVersion};
 use common::{model::AliasName, outcome::Failure};
 use parking_lot::RwLock;
 use records::store::Store;
+use runtime::metrics::metrics;
 use std::{
     sync::{
         Arc,
@@ -135,6 +136,11 @@ impl Follower {
         match version::read(&self.store, &self.family, self.name, known.as_deref()).await {
             Ok(AliasRead::New(named)) => {
                 tracing::info!(model = %self.family, alias, model_id = %named.model.model_id, "serving");
+                if self.name == AliasName::Champion
+                    && let Some(promoted_at) = named.promoted_at
+                {
+                    metrics().serves_since(promoted_at.as_second() as f64);
+                }
                 *self.served.write() = Some(Arc::new(named));
                 self.is_new_complaint(None);
             }

@@ -5,6 +5,7 @@ use common::{
     model::{Alias, AliasName},
     outcome::Failure,
 };
+use jiff::Timestamp;
 use records::{registry, store::Store};
 use std::fmt::Display;
 
@@ -17,6 +18,8 @@ pub(crate) struct NamedVersion {
     generation: u64,
     /// Hashes of the ids of the versions in the alias's history, and of this one: much shorter than the ids.
     line: Box<[u64]>,
+    /// When the alias was moved to it.
+    pub(crate) promoted_at: Option<Timestamp>,
 }
 
 /// The outcome of reading an alias.
@@ -70,7 +73,8 @@ pub(crate) async fn read(
     let model = registry::named_model(store, &alias).await?.map_err(unusable)?;
     let model = artefact::servable(&model).map_err(|why| unusable(format!("{}: {why}", alias.object)))?;
     let line = alias.history.iter().map(|past| &past.model_id).chain([&alias.model_id]).map(|id| short(id)).collect();
-    Ok(AliasRead::New(NamedVersion { model, sha256: alias.sha256, generation: alias.generation, line }))
+    let promoted_at = alias.at.parse().ok();
+    Ok(AliasRead::New(NamedVersion { model, sha256: alias.sha256, generation: alias.generation, line, promoted_at }))
 }
 
 fn unusable(why: impl Display) -> Failure {

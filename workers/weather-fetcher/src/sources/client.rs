@@ -23,7 +23,7 @@ use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use reqwest::StatusCode;
-use runtime::{backoff::Backoff, host};
+use runtime::{backoff::Backoff, host, metrics::metrics};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -290,7 +290,16 @@ impl Client {
         text: T,
     ) -> Result<Option<Parsed<T::Output>>, Unavailable> {
         let broken = |why| Unavailable::Broken { location: location.to_string(), why };
-        let Answer { status, retry_after: header, mut body } = self.http.get(url).await.map_err(broken)?;
+        let started = Instant::now();
+        let answer = self.http.get(url).await;
+        let outcome = match &answer {
+            Ok(answer) if answer.status == StatusCode::OK => "ok",
+            Ok(answer) if matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE) => "missing",
+            Ok(_) => "refused",
+            Err(_) => "failed",
+        };
+        metrics().weather_request(outcome, started.elapsed());
+        let Answer { status, retry_after: header, mut body } = answer.map_err(broken)?;
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Ok(None);
         }

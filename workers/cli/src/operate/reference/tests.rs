@@ -16,6 +16,7 @@ fn every_setting_is_listed_and_no_other() {
         keys_of::<StoreSettings>(),
         keys_of::<RunSettings>(),
         keys_of::<LogSettings>(),
+        keys_of::<TelemetrySettings>(),
         keys_of::<splitter::Settings>(),
         keys_of::<weather_fetcher::Settings>(),
         keys_of::<merger::Settings>(),
@@ -53,6 +54,7 @@ fn is_refused(section: &str, key: &str, value: &str) -> bool {
         "store" => refused::<StoreSettings>(key, value),
         "run" => refused::<RunSettings>(key, value),
         "log" => refused::<LogSettings>(key, value),
+        "telemetry" => refused::<TelemetrySettings>(key, value),
         "splitter" => refused::<splitter::Settings>(key, value),
         "weather" => refused::<weather_fetcher::Settings>(key, value),
         "merger" => refused::<merger::Settings>(key, value),
@@ -165,6 +167,7 @@ fn reference_is_a_configuration_that_changes_nothing() {
         same::<StoreSettings>(&read);
         same::<RunSettings>(&read);
         same::<LogSettings>(&read);
+        same::<TelemetrySettings>(&read);
         same::<splitter::Settings>(&read);
         same::<weather_fetcher::Settings>(&read);
         same::<merger::Settings>(&read);

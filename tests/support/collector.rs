@@ -22,6 +22,8 @@ pub struct Span {
     pub span_id: String,
     /// 16 hex digits; empty for the root of a trace.
     pub parent_id: String,
+    /// The spans that it links to: trace id and span id.
+    pub links: Vec<(String, String)>,
     /// Its attributes that are texts.
     pub attributes: Vec<(String, String)>,
 }
@@ -76,6 +78,7 @@ fn read(service: &str, span: Wire) -> Span {
         trace_id: hex::encode(span.trace_id),
         span_id: hex::encode(span.span_id),
         parent_id: hex::encode(span.parent_span_id),
+        links: span.links.into_iter().map(|link| (hex::encode(link.trace_id), hex::encode(link.span_id))).collect(),
         attributes: texts(span.attributes),
     }
 }

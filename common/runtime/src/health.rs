@@ -9,6 +9,7 @@ mod listener;
 
 pub use listener::{Listener, bind};
 
+use crate::metrics::metrics;
 use parking_lot::{Mutex, MutexGuard};
 use records::{Store, layout, store};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -31,6 +32,19 @@ struct WorkerHealth {
     state: WorkerState,
     /// Why the broker blocks publishes; `None` while it does not.
     blocked: Option<String>,
+}
+
+impl WorkerHealth {
+    /// Returns the state, one of [`WORKER_STATES`](crate::metrics::WORKER_STATES).
+    fn name(&self) -> &'static str {
+        match self.state {
+            WorkerState::Disconnected(_) => "disconnected",
+            WorkerState::Consuming if self.blocked.is_some() => "blocked",
+            WorkerState::Consuming => "consuming",
+            WorkerState::Paused => "paused",
+            WorkerState::Draining => "draining",
+        }
+    }
 }
 
 /// Whether a worker can take work.
@@ -81,6 +95,7 @@ impl Health {
         });
         health.turned_at = Instant::now();
         change(health);
+        metrics().worker_state(worker, health.name());
     }
 
     /// Returns why the process must be restarted, one reason per loop that stands still; none for a live process.

@@ -12,17 +12,20 @@ use prometheus_client::{
         family::{Family, MetricConstructor},
         gauge::Gauge,
         histogram::Histogram,
+        info::Info,
     },
     registry::Registry,
 };
 use std::{
     collections::BTreeSet,
     sync::{LazyLock, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// Maximum number of series of one process, each bucket of a histogram counted.
 pub const SERIES_MAX: usize = 4_000;
+/// The states of a worker's loop.
+pub(super) const WORKER_STATES: [&str; 5] = ["disconnected", "consuming", "blocked", "paused", "draining"];
 /// Maximum number of distinct values of one label of codes; further ones count as `other`.
 const CODES_MAX: usize = 64;
 /// Upper bounds of the buckets of short operations, seconds.
@@ -68,6 +71,12 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    worker: &'static str,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Origin {
     origin: &'static str,
 }
@@ -92,6 +101,7 @@ pub struct Metrics {
     sent: Family<Messaging, Counter>,
     consumed: Family<Messaging, Counter>,
     unconfirmed: Gauge,
+    states: Family<State, Gauge>,
     rides: Family<Stage, Counter>,
     retries: Family<Reason, Counter>,
     dead_letters: Family<Reason, Counter>,
@@ -102,6 +112,9 @@ pub struct Metrics {
     trainings: Histogram,
     verdicts: Family<Outcome, Counter>,
     champion_since: Gauge<f64, AtomicU64>,
+    resident: Gauge,
+    /// The codes used in labels so far.
+    codes: Mutex<BTreeSet<&'static str>>,
 }
 
 /// Returns the metrics of this process.
@@ -119,6 +132,7 @@ impl Metrics {
             sent: Family::default(),
             consumed: Family::default(),
             unconfirmed: Gauge::default(),
+            states: Family::default(),
             rides: Family::default(),
             retries: Family::default(),
             dead_letters: Family::default(),
@@ -129,6 +143,8 @@ impl Metrics {
             trainings: Histogram::new(LONG_SECONDS),
             verdicts: Family::default(),
             champion_since: Gauge::default(),
+            resident: Gauge::default(),
+            codes: Mutex::default(),
         };
         metrics.registered()
     }
@@ -155,6 +171,11 @@ impl Metrics {
             "wildrydes_unconfirmed_publishes",
             "Publishes that wait for the broker's confirm",
             self.unconfirmed.clone(),
+        );
+        registry.register(
+            "wildrydes_worker_state",
+            "1 for the state of the worker's loop, 0 for the others",
+            self.states.clone(),
         );
         registry.register(
             "wildrydes_rides",
@@ -194,7 +215,19 @@ impl Metrics {
             "When the global model that this process serves was promoted, seconds since 1970; 0 without one",
             self.champion_since.clone(),
         );
+        self.register_process();
         self
+    }
+
+    /// Registers what Prometheus expects of every process, under its names.
+    fn register_process(&mut self) {
+        let started: Gauge<f64, AtomicU64> = Gauge::default();
+        started.set(SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64()));
+        let registry = &mut self.registry;
+        registry.register("process_start_time_seconds", "When the process started, seconds since 1970", started);
+        registry.register("process_resident_memory_bytes", "Resident memory", self.resident.clone());
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("wildrydes_build", "Version of the program", version);
     }
 
     /// Counts a delivery from `queue`.
@@ -204,13 +237,20 @@ impl Metrics {
 
     /// Counts a handled delivery of `worker`; `error` is a code, or empty after a success.
     pub fn handled(&self, worker: &'static str, error: &'static str, took: Duration) {
-        self.handled.get_or_create(&messaging("process", worker, code(error))).observe(took.as_secs_f64());
+        self.handled.get_or_create(&messaging("process", worker, self.code(error))).observe(took.as_secs_f64());
     }
 
     /// Counts a publish as unconfirmed until the returned value is dropped.
     pub fn unconfirmed(&self) -> Unconfirmed<'_> {
         self.unconfirmed.inc();
         Unconfirmed(&self.unconfirmed)
+    }
+
+    /// Sets the state of a worker's loop, one of [`WORKER_STATES`].
+    pub(super) fn worker_state(&self, worker: &'static str, now: &'static str) {
+        for state in WORKER_STATES {
+            self.states.get_or_create(&State { worker, state }).set(i64::from(state == now));
+        }
     }
 
     /// Counts a publish to `exchange`.
@@ -232,23 +272,23 @@ impl Metrics {
     /// Counts rides that a stage handled; `outcome` is a code.
     pub fn rides(&self, stage: &'static str, outcome: &'static str, rides: u64) {
         if rides > 0 {
-            self.rides.get_or_create(&Stage { stage, outcome: code(outcome) }).inc_by(rides);
+            self.rides.get_or_create(&Stage { stage, outcome: self.code(outcome) }).inc_by(rides);
         }
     }
 
     /// Counts a message that waits for a dependency.
     pub fn outage(&self, worker: &'static str, dependency: &'static str) {
-        self.outages.get_or_create(&Dependency { worker, dependency: code(dependency) }).inc();
+        self.outages.get_or_create(&Dependency { worker, dependency: self.code(dependency) }).inc();
     }
 
     /// Counts a message that is tried again.
     pub fn retry(&self, worker: &'static str, reason: &'static str) {
-        self.retries.get_or_create(&Reason { worker, reason: code(reason) }).inc();
+        self.retries.get_or_create(&Reason { worker, reason: self.code(reason) }).inc();
     }
 
     /// Counts a dead letter.
     pub fn dead_letter(&self, worker: &'static str, reason: &'static str) {
-        self.dead_letters.get_or_create(&Reason { worker, reason: code(reason) }).inc();
+        self.dead_letters.get_or_create(&Reason { worker, reason: self.code(reason) }).inc();
     }
 
     /// Counts an operation of the object store; the signature is that of [`records::store::Observer`].
@@ -256,9 +296,9 @@ impl Metrics {
         metrics().store.get_or_create(&Operation { operation, outcome }).observe(took.as_secs_f64());
     }
 
-    /// Counts a request to a weather service; `outcome` is a code.
+    /// Counts a request to a weather service, by outcome: `ok`, `missing`, `refused` or `failed`.
     pub fn weather_request(&self, outcome: &'static str, took: Duration) {
-        self.weather_requests.get_or_create(&Outcome { outcome: code(outcome) }).observe(took.as_secs_f64());
+        self.weather_requests.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
     }
 
     /// Counts years of stations by where they were read: `memory`, `store` or `source`.
@@ -281,8 +321,15 @@ impl Metrics {
         self.champion_since.set(promoted_at);
     }
 
+    /// Returns the code itself, or `other` if [`CODES_MAX`] others have been used.
+    fn code(&self, code: &'static str) -> &'static str {
+        let mut codes = self.codes.lock();
+        if codes.contains(code) || codes.len() < CODES_MAX && codes.insert(code) { code } else { "other" }
+    }
+
     /// Returns all metrics in the OpenMetrics text format, without the line that ends it.
     pub fn text(&self) -> String {
+        self.resident.set(resident_bytes());
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode_registry(&mut text, &self.registry);
@@ -300,11 +347,11 @@ fn messaging(operation: &'static str, destination: &'static str, error: &'static
     }
 }
 
-/// Returns the code itself, or `other` if this process has already used [`CODES_MAX`] others.
-fn code(code: &'static str) -> &'static str {
-    static CODES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let mut codes = CODES.lock();
-    if codes.contains(code) || codes.len() < CODES_MAX && codes.insert(code) { code } else { "other" }
+/// Returns the resident memory of this process; 0 where the system does not tell.
+fn resident_bytes() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    kilobytes.and_then(|text| text.parse::<i64>().ok()).map_or(0, |kilobytes| kilobytes * 1_024)
 }
 
 /// A publish without a confirm, until it is dropped.
@@ -313,5 +360,63 @@ pub struct Unconfirmed<'a>(&'a Gauge);
 impl Drop for Unconfirmed<'_> {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::topology::process::{MERGER, TRAINER};
+
+    fn series(metrics: &Metrics) -> usize {
+        metrics.text().lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    /// Two workers that share a process, and more codes than the program has.
+    #[test]
+    fn the_number_of_series_is_bounded() {
+        let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
+        for number in 0..1_000 {
+            let code: &'static str = format!("code_{number}").leak();
+            for worker in [MERGER.name, TRAINER.name] {
+                metrics.consumed(worker);
+                metrics.handled(worker, code, second);
+                metrics.retry(worker, code);
+                metrics.dead_letter(worker, code);
+                metrics.outage(worker, code);
+                metrics.rides(worker, code, 1);
+            }
+        }
+        for exchange in ["", "ingest", "work", "events", "rpc", "retry", "dead", "control"] {
+            for result in [
+                Ok(()),
+                Err(PublishError::Refused),
+                Err(PublishError::TooLarge { bytes: 1 }),
+                Err(PublishError::Unconfirmed(String::new())),
+            ] {
+                metrics.published(exchange, &result, second);
+            }
+        }
+        for outcome in ["ok", "missing", "refused", "failed"] {
+            metrics.weather_request(outcome, second);
+            metrics.verdict(outcome);
+            metrics.station_years(outcome, 1);
+        }
+        for operation in ["put", "get", "head", "list", "copy", "rename"] {
+            for outcome in ["ok", "missing", "exists", "changed", "failed"] {
+                metrics.store.get_or_create(&Operation { operation, outcome }).observe(1.0);
+            }
+        }
+        assert!((3_000..=SERIES_MAX).contains(&series(&metrics)), "{}", series(&metrics));
+        assert!(metrics.text().contains("reason=\"other\""));
+    }
+
+    #[test]
+    fn a_publish_is_unconfirmed_until_the_token_is_dropped() {
+        let metrics = Metrics::new();
+        let waiting = (metrics.unconfirmed(), metrics.unconfirmed());
+        assert!(metrics.text().contains("wildrydes_unconfirmed_publishes 2"), "{}", metrics.text());
+        drop(waiting);
+        assert!(metrics.text().contains("wildrydes_unconfirmed_publishes 0"), "{}", metrics.text());
     }
 }

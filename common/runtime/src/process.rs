@@ -7,7 +7,7 @@ use super::{
         refuse_visible_password,
     },
     health::{self, Health},
-    metrics::Metrics,
+    metrics::{Metrics, metrics},
     shutdown::{self, Shutdown},
     telemetry,
     trace::exporter,
@@ -66,6 +66,8 @@ impl Process {
             .and_then(|configuration| {
                 telemetry::start(&configuration.section::<LogSettings>()?)?;
                 exporter::start(&configuration.section::<TelemetrySettings>()?, name)?;
+                // Their first use is the start of the process.
+                metrics();
                 Ok(Self { configuration })
             });
         started.unwrap_or_else(|error| {
@@ -145,8 +147,9 @@ impl Process {
         F: Future<Output = Result<(), RunError>>,
     {
         let health = Health::default();
-        let bound = health::bind(&self.settings::<RunSettings>().health_bind);
-        let listener = bound.unwrap_or_else(|error| exit_misconfigured(&error));
+        let address = self.settings::<RunSettings>().health_address();
+        let address = address.unwrap_or_else(|problem| exit_misconfigured(&anyhow::anyhow!("run.{problem}")));
+        let listener = address.map(health::bind).transpose().unwrap_or_else(|error| exit_misconfigured(&error));
         let probes = async {
             if let Some(listener) = listener {
                 let ended = listener.serve(health.clone(), self.store()).await;

@@ -2,7 +2,7 @@
 
 use common::topology::{
     self,
-    process::{MERGER, WEATHER_FETCHER},
+    process::{MERGER, TRAINER, WEATHER_FETCHER},
 };
 use pipeline_tests::{
     collector::{Collector, Span},
@@ -11,7 +11,7 @@ use pipeline_tests::{
     wait::{self, SOON},
 };
 use runtime::metrics::SERIES_MAX;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 /// Lets each worker choose a free port for its probes.
 const ANY_PORT: (&str, &str) = ("WILDRYDES__RUN__HEALTH_BIND", "127.0.0.1:0");
@@ -45,16 +45,29 @@ async fn until_ready_is(url: &str, status: u16, part: &str) {
     looked.await.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// Returns the states of the merger's loop whose gauge is 1.
+async fn state(url: &str) -> Vec<String> {
+    let metrics = get(&format!("{url}/metrics")).await.1;
+    let state = |line: &str| {
+        let (labels, value) = line.strip_prefix("wildrydes_worker_state{")?.split_once("} ")?;
+        let (_, state) = labels.split_once("state=\"")?;
+        (value == "1").then(|| state.trim_end_matches('"').to_owned())
+    };
+    metrics.lines().filter_map(state).collect()
+}
+
 #[tokio::test]
 async fn probes_say_whether_a_worker_takes_work_and_why_not() {
     let input = Input::of(1);
     let fleet = Fleet::start_some(&[MERGER.name], 1, &input.weather, &[ANY_PORT]);
     let url = urls(&fleet, 1).remove(0);
     until_ready_is(&url, 200, "ready").await;
+    assert_eq!(state(&url).await, ["consuming"]);
     assert_eq!(get(&format!("{url}/livez")).await, (200, "ok\n".to_owned()));
     assert_eq!(get(&format!("{url}/elsewhere")).await.0, 404);
     succeed(fleet.wildrydes().args(["pause", MERGER.name]));
     until_ready_is(&url, 503, "paused").await;
+    assert_eq!(state(&url).await, ["paused"]);
     assert_eq!(get(&format!("{url}/livez")).await.0, 200, "a paused worker lives");
     succeed(fleet.wildrydes().args(["resume", MERGER.name]));
     until_ready_is(&url, 200, "ready").await;
@@ -121,7 +134,10 @@ async fn metrics_count_every_ride_by_stage_and_name_none() {
     assert!(!text.contains(batch_id), "no series per batch");
     let names: BTreeSet<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert!(names.iter().all(|name| name.starts_with("messaging_") || name.starts_with("wildrydes_")), "{names:?}");
+    assert!(
+        names.iter().all(|name| ["messaging_", "process_", "wildrydes_"].iter().any(|prefix| name.starts_with(prefix))),
+        "{names:?}"
+    );
     fleet.finish().await;
 }
 
@@ -129,6 +145,8 @@ async fn metrics_count_every_ride_by_stage_and_name_none() {
 const ROOT: &str = "gateway request";
 /// The kind of a span that handles a message.
 const CONSUMER: i32 = 5;
+/// The kind of a span that publishes a message.
+const PRODUCER: i32 = 4;
 
 /// Returns the chain of a span's causes from the root to the span itself, as `service name destination`.
 fn path_to(spans: &[Span], last: &Span) -> Vec<String> {
@@ -143,52 +161,109 @@ fn path_to(spans: &[Span], last: &Span) -> Vec<String> {
     path.iter().rev().map(step).collect()
 }
 
-/// Every span that a message carries was exported, so a trace is one tree from the request to its last consequence.
-#[tokio::test]
-async fn a_trace_follows_a_batch_from_the_upload_to_the_promotion_and_a_score_to_the_scorer() {
-    let collector = Collector::start().await;
-    let input = Input::of(4_000);
-    let exporting = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
-    let settings: Vec<_> = exporting.into_iter().chain(gateway::OPEN).collect();
-    let mut fleet = Fleet::start_with(1, &input.weather, &settings);
-    let api = gateway::launch(&mut fleet, 0);
-    let rides = std::fs::read(&input.rides).unwrap();
-    let sent = wait::within(SOON, "the gateway to take a batch", async || {
-        api.post_bytes("/v1/batches", "application/json", rides.clone()).await.with_status(202)
-    });
-    let uploaded = sent.await.unwrap_or_else(|failure| panic!("{failure}"));
-    let trace_id = uploaded.header("x-trace-id").to_owned();
-    fleet.champion();
-    let of_trace = |trace_id: &str| {
+/// Waits until the spans of a trace contain what is looked for. Returns it, with the spans.
+async fn trace<T>(
+    collector: &Collector,
+    trace_id: &str,
+    what: &str,
+    find: impl Fn(&[Span]) -> Option<T>,
+) -> (T, Vec<Span>) {
+    let spans_of = || {
         let mut spans = collector.spans();
         spans.retain(|span| span.trace_id == trace_id);
         spans
     };
-    let promoted = |span: &Span| span.attribute("messaging.rabbitmq.destination.routing_key") == "model-promoted.v1";
-    let looked = wait::within(SOON, "the whole trace of the batch", async || {
-        let spans = of_trace(&trace_id);
-        spans.iter().find(|span| promoted(span)).map(|last| path_to(&spans, last)).filter(|path| path[0] == ROOT)
+    let looked = wait::within(SOON, what, async || {
+        let spans = spans_of();
+        find(&spans).map(|found| (found, spans))
     });
-    let path = looked.await.unwrap_or_else(|failure| panic!("{failure}: {:#?}", of_trace(&trace_id)));
+    looked.await.unwrap_or_else(|failure| panic!("{failure}: {:#?}", spans_of()))
+}
+
+/// Uploads rides. Returns the id of the request's trace.
+async fn upload(api: &gateway::Api, rides: &Path) -> String {
+    let rides = std::fs::read(rides).unwrap();
+    let sent = wait::within(SOON, "the gateway to take a batch", async || {
+        api.post_bytes("/v1/batches", "application/json", rides.clone()).await.with_status(202)
+    });
+    sent.await.unwrap_or_else(|failure| panic!("{failure}")).header("x-trace-id").to_owned()
+}
+
+/// Returns the path of causes to the first span with this routing key, once it begins with the request.
+fn path_to_publish(spans: &[Span], routing_key: &str) -> Option<Vec<String>> {
+    let last = spans.iter().find(|span| span.attribute("messaging.rabbitmq.destination.routing_key") == routing_key);
+    last.map(|last| path_to(spans, last)).filter(|path| path[0] == ROOT)
+}
+
+fn handled_by<'a>(spans: &'a [Span], worker: &'a str) -> impl Iterator<Item = &'a Span> {
+    spans.iter().filter(move |span| span.service == worker && span.kind == CONSUMER)
+}
+
+/// Every span that a message carries was exported, so a trace is one tree from the request to its last consequence. Spans of joins
+/// link to the other messages that they join.
+#[tokio::test]
+async fn a_trace_follows_a_batch_from_the_upload_to_the_promotion_and_a_score_to_the_scorer() {
+    let collector = Collector::start().await;
+    let (input, second_input) = (Input::of(4_000), Input::of(2_000));
+    let exporting = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    let settings: Vec<_> = exporting.into_iter().chain(gateway::OPEN).collect();
+    let mut fleet = Fleet::start_with(1, &input.weather, &settings);
+    let api = gateway::launch(&mut fleet, 0);
+
+    let trace_id = upload(&api, &input.rides).await;
+    let promoted = |spans: &[Span]| path_to_publish(spans, "model-promoted.v1");
+    let (path, spans) = trace(&collector, &trace_id, "the promotion in the trace of the batch", promoted).await;
     // The last message that the merger waits for comes from the splitter or from the weather-fetcher.
     let mut workers: Vec<&str> = path.iter().filter_map(|step| Some(step.split_once(" process ")?.0)).collect();
     workers.retain(|worker| *worker != WEATHER_FETCHER.name);
     assert_eq!(workers, ["splitter", "merger", "trainer"], "{path:?}");
-    let spans = of_trace(&trace_id);
-    let enriching = |span: &&Span| span.service == WEATHER_FETCHER.name && span.kind == CONSUMER;
-    let enriched: Vec<Vec<String>> = spans.iter().filter(enriching).map(|span| path_to(&spans, span)).collect();
+    let enriched: Vec<_> = handled_by(&spans, WEATHER_FETCHER.name).map(|span| path_to(&spans, span)).collect();
     assert_eq!(enriched.len(), 4, "one per chunk: {enriched:?}");
     assert!(enriched.iter().all(|path| path[0] == ROOT && path.len() == 5), "{enriched:?}");
-    let ride = gateway::ride();
-    let looked = wait::within(SOON, "a score", async || api.post("/v1/score", &ride).await.with_status(200));
+    let joins: Vec<&Span> = handled_by(&spans, MERGER.name).filter(|span| !span.links.is_empty()).collect();
+    let [join] = joins[..] else { panic!("one join: {joins:#?}") };
+    assert_eq!(join.links.len(), 4, "the other messages of four chunks and a summary: {join:#?}");
+    for (linked_trace, linked) in &join.links {
+        let is_publish = |span: &Span| span.span_id == *linked && span.kind == PRODUCER;
+        assert!(*linked_trace == trace_id && spans.iter().any(is_publish), "{linked} in {spans:#?}");
+    }
+
+    let second_trace_id = upload(&api, &second_input.rides).await;
+    let linked = |spans: &[Span]| {
+        let mut links = handled_by(spans, TRAINER.name).flat_map(|span| &span.links);
+        links.find(|(linked_trace, _)| *linked_trace == trace_id).map(|(_, linked)| linked.clone())
+    };
+    let (announced, _) =
+        trace(&collector, &second_trace_id, "a training that links to the first dataset", linked).await;
+    assert_eq!(path_to_publish(&spans, "dataset-ready.v1").map(|path| path.len() > 3), Some(true));
+    let announcement = spans.iter().find(|span| span.span_id == announced).expect("a span of the first trace");
+    assert_eq!((announcement.service.as_str(), announcement.kind), (MERGER.name, PRODUCER));
+
+    let looked = wait::within(SOON, "a score", async || api.post("/v1/score", &gateway::ride()).await.with_status(200));
     let scored = looked.await.unwrap_or_else(|failure| panic!("{failure}"));
-    let trace_id = scored.header("x-trace-id").to_owned();
-    let looked = wait::within(SOON, "the trace of the score", async || {
-        let spans = of_trace(&trace_id);
-        let answered = spans.iter().find(|span| span.service == "scorer" && span.name == "publish");
-        answered.map(|last| path_to(&spans, last)).filter(|path| path[0] == ROOT)
-    });
-    let path = looked.await.unwrap_or_else(|failure| panic!("{failure}: {:#?}", of_trace(&trace_id)));
+    let answered = |spans: &[Span]| {
+        let answer = spans.iter().find(|span| span.service == "scorer" && span.name == "publish");
+        answer.map(|last| path_to(spans, last)).filter(|path| path[0] == ROOT)
+    };
+    let (path, _) =
+        trace(&collector, scored.header("x-trace-id"), "the answer in the trace of the score", answered).await;
     assert_eq!(path, [ROOT, "gateway publish rpc", "scorer process scorer", "scorer publish"]);
+    fleet.finish().await;
+}
+
+/// Neither the fleet nor its end waits for a collector that is down, and the log says so once per process.
+#[tokio::test]
+async fn a_collector_that_is_down_changes_nothing() {
+    let input = Input::of(1_000);
+    let nowhere = ("WILDRYDES__TELEMETRY__OTLP", "http://127.0.0.1:9");
+    let fleet = Fleet::start_with(1, &input.weather, &[nowhere, ("OTEL_BSP_SCHEDULE_DELAY", "100")]);
+    succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    fleet.champion();
+    let warned = fleet.wait_for("every worker's warning", |_| {
+        let mut lines = fleet.logs();
+        lines.retain(|line| line["message"].as_str().is_some_and(|message| message.contains("collector of traces")));
+        (lines.len() >= topology::PROCESSES.len(), lines)
+    });
+    assert_eq!(warned.len(), topology::PROCESSES.len(), "{warned:#?}");
     fleet.finish().await;
 }

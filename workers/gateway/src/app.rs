@@ -17,7 +17,7 @@ use crate::{
 use records::{Store, batch_log::BatchLog};
 use runtime::{
     Broker, Shutdown,
-    config::{BrokerSettings, Settings as _},
+    config::{BrokerSettings, RunSettings, Settings as _},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
@@ -56,6 +56,14 @@ impl Gateway {
             self.management = Some(Management::new(broker)?);
         }
         Ok(self)
+    }
+
+    /// Returns a gateway that serves probes and metrics where `run.health_bind` says so, unless `gateway.ops_bind` names another address.
+    pub fn probed(mut self, run: &RunSettings) -> Self {
+        if self.settings.ops_bind.is_none() && !run.health_bind.is_empty() {
+            self.settings.ops_bind = Some(run.health_bind.clone());
+        }
+        self
     }
 }
 

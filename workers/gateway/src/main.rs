@@ -10,5 +10,10 @@ async fn main() -> ExitCode {
     let about = "Scores, batches and models over HTTP, and the page that shows the fleet";
     let process = Process::start_documented(GATEWAY.name, about, &gateway::settings::reference());
     let gateway = Gateway::new(process.settings(), process.broker(), process.swept_store());
-    process.serve(gateway.and_then(|gateway| gateway.watching(&process.settings())), Gateway::serve).await
+    process
+        .serve(
+            gateway.and_then(|gateway| gateway.probed(&process.settings()).watching(&process.settings())),
+            Gateway::serve,
+        )
+        .await
 }

@@ -44,7 +44,7 @@ use object_store::ObjectMeta;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
 use records::{Store, datasets, layout, staging, store};
-use runtime::Worker;
+use runtime::{Worker, trace::Causes};
 use std::{
     convert::Infallible,
     ops::ControlFlow,
@@ -120,6 +120,8 @@ struct Batch {
     arrivals: Mutex<Arrivals>,
     /// Number of messages staged by this process.
     staged: AtomicU64,
+    /// The messages handled by this process, for the links of the join's span.
+    causes: Causes,
     round: tokio::sync::Mutex<Round>,
 }
 
@@ -127,8 +129,8 @@ struct Batch {
 #[derive(Clone, Default)]
 struct Known {
     batch: Arc<Batch>,
-    /// Memory of [`Batch::arrivals`] after the last message, bytes.
-    arrivals_bytes: usize,
+    /// Memory of [`Batch::arrivals`] and [`Batch::causes`] after the last message.
+    bytes: usize,
 }
 
 /// Weighs a batch in memory, in bytes.
@@ -136,7 +138,7 @@ struct Bytes;
 
 impl Weighter<String, Known> for Bytes {
     fn weight(&self, key: &String, known: &Known) -> u64 {
-        (2 * key.len() + size_of::<Batch>() + known.arrivals_bytes) as u64
+        (2 * key.len() + size_of::<Batch>() + known.bytes) as u64
     }
 }
 
@@ -163,8 +165,8 @@ impl Worker for Merger {
         let key = layout::splitting(input.batch(), input.split_id());
         let batch = self.batch(&key);
         let outcome = self.process(&batch, &input).await;
-        let arrivals_bytes = batch.arrivals.lock().bytes();
-        self.batches.lock().insert(key, Known { batch, arrivals_bytes });
+        let bytes = batch.arrivals.lock().bytes() + batch.causes.bytes();
+        self.batches.lock().insert(key, Known { batch, bytes });
         outcome
     }
 
@@ -197,6 +199,7 @@ impl Merger {
             }
         }
         self.stage(batch, input).await?;
+        batch.causes.note();
         let ticket = batch.staged.fetch_add(1, SeqCst) + 1;
         let mut round = batch.round.lock().await;
         if ticket <= round.covered && batch.in_progress.load(SeqCst) {
@@ -241,6 +244,7 @@ impl Merger {
                 return Ok(Outputs::none());
             };
             let joining = self.joining.lock().await;
+            batch.causes.link();
             if !dataset::join(&self.store, &self.settings, &split).await? {
                 batch.reset_arrivals();
             }

@@ -24,6 +24,7 @@ use runtime::{
     Worker,
     host::{self, offload},
     metrics::metrics,
+    trace::{self, Causes, TraceContext},
 };
 use std::{num::NonZero, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
@@ -43,10 +44,16 @@ struct Shared {
     /// Maximum number of blocks to parse at once.
     threads: usize,
     cancel: Cancel,
+    /// The newest announcements of datasets, for the links of a training's span.
+    announcements: Causes,
+    /// Id of the newest model and the span of its training.
+    newest: parking_lot::Mutex<Option<(String, TraceContext)>>,
 }
 
 struct Running {
     ready: DatasetReady,
+    /// The spans of the delivery that started it.
+    spans: Vec<TraceContext>,
     task: JoinHandle<Result<Vec<Outgoing>, Failure>>,
 }
 
@@ -60,8 +67,7 @@ impl Trainer {
     /// Creates a trainer; `settings` must have passed their check.
     pub fn new(settings: Settings, store: Store) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let shared = Shared { settings, store, threads, cancel: Cancel::default() };
-        Self { shared: Arc::new(shared), running: Mutex::default() }
+        Self { shared: Arc::new(Shared::new(settings, store, threads)), running: Mutex::default() }
     }
 
     /// Trains as if a `dataset-ready` had arrived, unless the same datasets were trained on before; returns the messages about the result.
@@ -79,16 +85,19 @@ impl Trainer {
             // Started by an earlier delivery, of this message or of another one; that one gets its result when it is delivered again.
             let joined = (&mut running.task).await;
             let same = running.ready == ready;
+            let spans = std::mem::take(&mut running.spans);
             *slot = None;
             let result = result_of(joined);
             if same {
+                trace::link(spans);
                 return Ok(Outputs::all(result?));
             }
         }
         let shared = Arc::clone(&self.shared);
         let announced = ready.clone();
-        let task = tokio::spawn(async move { shared.handle(&announced).await }.in_current_span());
-        let running = slot.insert(Running { ready, task });
+        let training = trace::inherited(async move { shared.handle(&announced).await });
+        let task = tokio::spawn(training.in_current_span());
+        let running = slot.insert(Running { ready, spans: trace::current(), task });
         let joined = (&mut running.task).await;
         *slot = None;
         Ok(Outputs::all(result_of(joined)?))
@@ -110,7 +119,13 @@ fn result_of(joined: Result<Result<Vec<Outgoing>, Failure>, tokio::task::JoinErr
 }
 
 impl Shared {
+    fn new(settings: Settings, store: Store, threads: usize) -> Self {
+        let (announcements, newest) = (Causes::default(), parking_lot::Mutex::default());
+        Self { settings, store, threads, cancel: Cancel::default(), announcements, newest }
+    }
+
     async fn handle(&self, ready: &DatasetReady) -> Result<Vec<Outgoing>, Failure> {
+        self.announcements.note();
         let announced = ready.batch_id.as_str();
         let plan = Plan::read(&self.store, self.settings.training(), announced).await?;
         plan.check_has(ready)?;
@@ -127,8 +142,11 @@ impl Shared {
         }
         let rule = self.settings.rule();
         if let Some(messages) = known_decision(&self.store, &plan.model, &plan.model_id, rule).await? {
+            self.link_training(&plan.model_id);
             return Ok(messages);
         }
+        self.announcements.link();
+        *self.newest.lock() = trace::current().first().map(|training| (plan.model_id.clone(), *training));
         registry::complete_release(&self.store, &plan.model, host::now()).await?;
         let started = Instant::now();
         let scored = ScoredRides::read(&self.store).await?;
@@ -155,11 +173,20 @@ impl Shared {
             "time taken so far"
         );
         let release = Release { store: &self.store, plan, rule, cancel: &self.cancel };
-        let training = started.elapsed();
+        metrics().trained(started.elapsed());
         match trained {
-            Ok(trained) => release.run(trained, &delayed_labels, training).await,
+            Ok(trained) => release.run(trained, &delayed_labels).await,
             Err(Refusal::Fit(FitError::Cancelled)) => Err(cancelled()),
             Err(refusal) => self.refuse(plan, &refusal).await,
+        }
+    }
+
+    /// Links the span of an announcement to that of the training that its dataset was already a part of.
+    fn link_training(&self, model_id: &str) {
+        if let Some((newest, training)) = &*self.newest.lock()
+            && newest == model_id
+        {
+            trace::link([*training]);
         }
     }
 

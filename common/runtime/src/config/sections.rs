@@ -7,6 +7,7 @@ use super::{
 };
 use records::StoreSettings;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 impl Settings for StoreSettings {
     const SECTION: &'static str = "store";
@@ -53,6 +54,20 @@ impl Default for RunSettings {
     }
 }
 
+impl RunSettings {
+    /// Returns the address of the listener for probes and metrics, if there is one.
+    ///
+    /// # Errors
+    /// Fails if the setting is not an address with a port.
+    pub fn health_address(&self) -> Result<Option<SocketAddr>, Problem> {
+        let expected = "an address and a port, as in 127.0.0.1:8081 or [::]:8081, or empty";
+        match self.health_bind.as_str() {
+            "" => Ok(None),
+            bind => bind.parse().map(Some).map_err(|_| Problem::new("health_bind", bind, expected)),
+        }
+    }
+}
+
 impl Settings for RunSettings {
     const SECTION: &'static str = "run";
     const REFERENCE: &'static [Entry] = &[
@@ -75,7 +90,7 @@ impl Settings for RunSettings {
             (Some(prefetch), Some(concurrency)) if prefetch < concurrency => {
                 Err(Problem::new("prefetch", prefetch, format!("at least run.concurrency, {concurrency}")))
             }
-            _ => Ok(()),
+            _ => self.health_address().map(|_| ()),
         }
     }
 }

@@ -23,24 +23,20 @@ const CONNECTION_MAX: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, for instance without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound listener.
+/// A listener that is bound, but does not serve yet.
 pub struct Listener(std::net::TcpListener);
 
-/// Binds the listener; `None` if `address` is empty.
+/// Binds the listener.
 ///
 /// # Errors
-/// Fails if the address is invalid or in use.
-pub fn bind(address: &str) -> anyhow::Result<Option<Listener>> {
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let bound = || -> anyhow::Result<_> {
-        let listener = std::net::TcpListener::bind(address.parse::<SocketAddr>()?)?;
+/// Fails if the address is in use or not one of this machine.
+pub fn bind(address: SocketAddr) -> anyhow::Result<Listener> {
+    let bound = || {
+        let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok(listener)
+        std::io::Result::Ok(listener)
     };
-    let listener = bound().with_context(|| format!("run.health_bind = {address}: expected a free HOST:PORT"))?;
-    Ok(Some(Listener(listener)))
+    bound().map(Listener).with_context(|| format!("run.health_bind = {address}"))
 }
 
 impl Listener {

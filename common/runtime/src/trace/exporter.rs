@@ -6,9 +6,16 @@ use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
-    trace::{SdkTracer, SdkTracerProvider},
+    error::OTelSdkResult,
+    trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter as Export},
 };
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 /// Maximum time to send the last spans when the process ends.
 const LAST_SPANS_WITHIN: Duration = Duration::from_secs(3);
@@ -43,7 +50,8 @@ pub fn start(settings: &TelemetrySettings, service: &'static str) -> anyhow::Res
         resource = resource.with_service_name(service);
     }
     let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
-    let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
+    let provider =
+        SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(Reporting::new(exporter)).build();
     let tracer = provider.tracer("wildrydes");
     EXPORTER.set((provider, tracer)).map_err(|_| anyhow::anyhow!("the exporter of spans is already started"))
 }
@@ -58,5 +66,38 @@ pub fn stop() {
     if let Some((provider, _)) = EXPORTER.get() {
         // Spans that a collector does not take in time are lost.
         let _ = provider.shutdown_with_timeout(LAST_SPANS_WITHIN);
+    }
+}
+
+/// Logs when the collector stops to take spans, and when it takes them again.
+#[derive(Debug)]
+struct Reporting {
+    exporter: SpanExporter,
+    is_failing: AtomicBool,
+}
+
+impl Reporting {
+    fn new(exporter: SpanExporter) -> Self {
+        Self { exporter, is_failing: AtomicBool::new(false) }
+    }
+}
+
+impl Export for Reporting {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let exported = self.exporter.export(batch).await;
+        match (&exported, self.is_failing.swap(exported.is_err(), Relaxed)) {
+            (Err(error), false) => tracing::warn!(%error, "the collector of traces takes no spans: dropping them"),
+            (Ok(()), true) => tracing::info!("the collector of traces takes spans again"),
+            _ => {}
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }

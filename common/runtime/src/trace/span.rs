@@ -77,6 +77,13 @@ impl Span {
         }
     }
 
+    /// Adds a link to a span whose result this one uses.
+    pub fn link(&mut self, other: TraceContext) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.add_link(remote(other), Vec::new());
+        }
+    }
+
     /// Marks the span as failed.
     pub fn fail(&mut self, code: &'static str, why: &str) {
         self.set("error.type", code);

@@ -11,7 +11,7 @@ use crate::{
     host,
     metrics::metrics,
     shutdown::Shutdown,
-    trace::{Kind, Span, TraceContext},
+    trace::{self, Kind, Span, TraceContext},
     waiting::Recorder,
 };
 use common::{
@@ -85,7 +85,8 @@ impl From<AttemptError> for SessionBroken {
 impl Deliverer {
     pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), SessionBroken> {
         let Delivery { properties, body, exchange, routing_key, redelivered, settle } = delivery;
-        let mut traced = Span::start(Kind::Consumer, "process", TraceContext::of(&properties), &[]);
+        let cause = TraceContext::of(&properties);
+        let mut traced = Span::start(Kind::Consumer, "process", cause, &[]);
         traced.set("messaging.system", "rabbitmq");
         traced.set("messaging.destination.name", self.worker.name());
         traced.set("messaging.message.id", properties.message_id.as_deref().unwrap_or_default());
@@ -105,7 +106,8 @@ impl Deliverer {
             let started = Instant::now();
             metrics().consumed(self.worker.name());
             loop {
-                let failure = match self.attempt(&mut received, trace).await {
+                let attempt = self.attempt(&mut received, trace);
+                let failure = match trace::handling(&mut traced, cause, attempt).await {
                     Ok(published) => {
                         debug!(elapsed_ms = started.elapsed().as_millis() as u64, published, "done");
                         None

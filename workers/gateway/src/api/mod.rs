@@ -12,7 +12,11 @@ pub(crate) mod workshop;
 
 use crate::{
     app::App,
-    http::{auth::guard, problem::Problem},
+    http::{
+        auth::guard,
+        problem::Problem,
+        traced::{TRACE_ID, is_probe},
+    },
     page,
     settings::{Auth, Scope},
 };
@@ -36,7 +40,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
     info(
         title = "Wild Rydes",
         description = "The probability that a ride ends in a service request: scores, batches, models, and the fleet itself. Errors are \
-            problem details (RFC 9457). Every request has a deadline. With 503, the header Retry-After says when to retry.",
+            problem details (RFC 9457). Every request has a deadline. With 503, the header Retry-After says when to retry. A request with \
+            a traceparent (W3C Trace Context) is handled in its trace.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     security(("bearer" = []), ("key" = [])),
@@ -112,6 +117,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     }
     let document = Json(document);
     router
+        .route("/livez", get(health::alive))
         .route("/openapi.json", get(move || async move { document.clone() }))
         .route("/", get(page::index))
         .route("/docs", get(page::docs))
@@ -129,6 +135,18 @@ fn name_of(method: &HttpMethod, path: &str) -> String {
         }
     }
     name.replace(['.', '-'], "_")
+}
+
+/// Adds the header that names the trace to all responses.
+fn name_trace(responses: &mut openapi::Responses) {
+    let id = openapi::ObjectBuilder::new().schema_type(openapi::Type::String).pattern(Some("^[0-9a-f]{32}$")).build();
+    let header =
+        openapi::HeaderBuilder::new().schema(Some(id)).description(Some("Id of the trace of this request")).build();
+    for response in responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response.headers.insert(TRACE_ID.to_string(), RefOr::T(header.clone()));
+        }
+    }
 }
 
 /// Adds to all operations what they share: keys and problems.
@@ -151,6 +169,9 @@ fn complete(document: &mut openapi::OpenApi) {
                     ResponseBuilder::new().description(description).content("application/problem+json", content);
                 let responses = &mut operation.responses.responses;
                 responses.entry(status.to_string()).or_insert_with(|| RefOr::T(response.build()));
+            }
+            if !is_probe(path) {
+                name_trace(&mut operation.responses);
             }
         }
     }

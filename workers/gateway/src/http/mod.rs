@@ -16,3 +16,4 @@ pub(crate) mod pace;
 pub mod problem;
 pub(crate) mod request;
 pub(crate) mod server;
+pub(crate) mod traced;

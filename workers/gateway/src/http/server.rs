@@ -7,6 +7,7 @@ use super::{
     ops,
     problem::Problem,
     request::{answer_in_time, mark_busy},
+    traced::{is_probe, traced},
 };
 use crate::{
     api,
@@ -19,7 +20,7 @@ use anyhow::Context;
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, Version, header},
+    http::{Method, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -27,12 +28,8 @@ use axum_server::{
     Handle, Server,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use common::envelope::TRACEPARENT;
 use records::uploads;
-use runtime::{
-    Shutdown, host,
-    trace::{self, Kind, Span, TraceContext},
-};
+use runtime::{Shutdown, host};
 use std::{
     any::Any,
     net::{SocketAddr, TcpListener},
@@ -41,9 +38,6 @@ use std::{
 };
 use tokio::time::Instant;
 use tower_http::{catch_panic::CatchPanicLayer, csrf::CsrfLayer};
-
-/// Header of an answer: the id of its trace, 32 hex digits.
-const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 
 /// How long requests in progress may take to finish after a shutdown was requested.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -204,11 +198,6 @@ async fn drain(app: Arc<App>, shutdown: Shutdown, handle: Handle<Peer>) {
     handle.graceful_shutdown(Some(left));
 }
 
-/// Returns whether a path is answered in every state of the gateway.
-fn always_answered(route: &str) -> bool {
-    matches!(route, "/healthz" | "/readyz" | "/metrics" | "/v2/health/live" | "/v2/health/ready")
-}
-
 /// Builds the router with its middleware.
 fn layered(app: &Arc<App>) -> Router {
     api::router(app)
@@ -220,27 +209,6 @@ fn layered(app: &Arc<App>) -> Router {
         }))
         .layer(middleware::from_fn_with_state(Arc::clone(app), count_and_bound))
         .layer(middleware::from_fn(traced))
-}
-
-/// Handles every request as a span, in the trace of its `traceparent` if it has one, and names the trace in the answer.
-async fn traced(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let route = path.as_ref().map_or("(none)", MatchedPath::as_str);
-    if always_answered(route) {
-        return next.run(request).await;
-    }
-    let parent = request.headers().get(TRACEPARENT).and_then(|header| TraceContext::parse(header.to_str().ok()?));
-    let mut span = Span::start(Kind::Server, "request", parent, &[]);
-    span.set("http.request.method", request.method().as_str());
-    span.set("http.route", route);
-    let mut response = trace::within(vec![span.context()], next.run(request)).await;
-    span.set("http.response.status_code", response.status().as_str());
-    if response.status().is_server_error() {
-        span.fail("http", response.status().as_str());
-    }
-    if let Ok(id) = HeaderValue::from_str(&span.context().trace_id()) {
-        response.headers_mut().insert(TRACE_ID, id);
-    }
-    response
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
@@ -267,7 +235,7 @@ async fn count_and_bound(
     let named = app.hosts.check(request.uri(), request.headers());
     let response = match (named, app.requests.try_acquire()) {
         (Err(problem), _) => problem.into_response(),
-        _ if always_answered(&route) => answer_in_time(&app, request, next).await,
+        _ if is_probe(&route) => answer_in_time(&app, request, next).await,
         _ if app.draining.is_cancelled() => {
             Problem::unavailable("shutting-down", "the gateway is shutting down").into_response()
         }

@@ -33,7 +33,7 @@ use runtime::{
     host::{self, offload},
     metrics::metrics,
 };
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 /// The models of a release, and the rides that they were trained on.
 #[derive(Debug)]
@@ -61,7 +61,6 @@ impl Release<'_> {
         &self,
         trained: TrainedRelease,
         delayed_labels: &[(String, DelayedLabelMetrics)],
-        training: Duration,
     ) -> Result<Vec<Outgoing>, Failure> {
         let data = DataSummary::of(&self.plan.manifests, &trained.data.coverage);
         let version = self.write_model(&trained.global.model, &data).await?;
@@ -96,7 +95,6 @@ impl Release<'_> {
         delayed_labels::write(self.store, delayed_labels).await?;
         self.write_report(&trained, &data, Some(&verdict), delayed_labels).await?;
         registry::write(self.store, &version.model, &version.model_id, &verdict).await?;
-        metrics().trained(training);
         metrics().verdict(if verdict.promoted { "promoted" } else { "rejected" });
         tracing::info!(
             model_id = %version.model_id, promoted = verdict.promoted, reason = %verdict.reason, why = %verdict.why, "judged"

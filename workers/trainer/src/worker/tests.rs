@@ -195,7 +195,7 @@ async fn training_twice_gives_the_same_bytes_under_the_same_id() {
     let first = promoted(&trainer(&one), &ready).await;
     let before = everything(&one).await;
     assert_eq!(promoted(&trainer(&one), &ready).await, first);
-    let alone = Shared { settings: always(), store: Arc::clone(&other), threads: 1, cancel: Cancel::default() };
+    let alone = Shared::new(always(), Arc::clone(&other), 1);
     let alone = Trainer { shared: Arc::new(alone), running: Mutex::default() };
     assert_eq!(promoted(&alone, &ready).await, first);
     assert_eq!(everything(&one).await, before);

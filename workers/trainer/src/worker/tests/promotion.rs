@@ -181,7 +181,7 @@ async fn a_model_of_fewer_datasets_does_not_replace_one_of_more() {
     plan.manifests.truncate(1);
     plan.datasets.truncate(1);
     plan.model_id = "0123456789abcdef".to_owned();
-    let slow = Shared { settings, store: Arc::clone(&store), threads: 2, cancel: Cancel::default() };
+    let slow = Shared::new(settings, Arc::clone(&store), 2);
     slow.train(&plan, "a").await.unwrap();
     assert_eq!(verdict(&store, &plan.model_id).await.reason, "outdated");
     assert_eq!(alias(&store).await.unwrap().model_id, newer.model_id);
@@ -212,7 +212,7 @@ async fn a_panic_fails_one_attempt() {
     let trainer = trainer(&store);
     let ready = put_dataset(&store, "a", &[lines("a", 500, 6)]).await;
     let task = tokio::spawn(async { panic!("in a training, on purpose") });
-    *trainer.running.lock().await = Some(Running { ready: ready.clone(), task });
+    *trainer.running.lock().await = Some(Running { ready: ready.clone(), spans: Vec::new(), task });
     let attempt = AssertUnwindSafe(handle(&trainer, &ready)).catch_unwind().await;
     assert!(attempt.is_err(), "the attempt fails");
     promoted(&trainer, &ready).await;

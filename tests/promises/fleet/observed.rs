@@ -31,8 +31,8 @@ fn urls(fleet: &Fleet, workers: usize) -> Vec<String> {
 }
 
 async fn get(url: &str) -> (u16, String) {
-    let answer = reqwest::get(url).await.expect("an answer");
-    (answer.status().as_u16(), answer.text().await.expect("a text"))
+    let answer = gateway::Api::at(url).get("").await;
+    (answer.status.as_u16(), answer.text())
 }
 
 /// Waits until `/readyz` answers with this status and a reason that contains `part`.

@@ -1,6 +1,6 @@
 //! Spans: the units of work of a trace.
 
-use super::{TraceContext, exporter};
+use super::{context::TraceContext, exporter};
 use opentelemetry::{
     Context, KeyValue, SpanId, TraceFlags, TraceId,
     trace::{Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceState, Tracer},

@@ -64,6 +64,22 @@ impl RunOptions {
         }
     }
 
+    /// Reports whether `worker` is paused, if it has changed since `reported`.
+    fn report_work(&self, worker: &'static str, is_paused: bool, reported: &mut Option<bool>) {
+        if reported.replace(is_paused) != Some(is_paused) {
+            self.report(worker, if is_paused { WorkerState::Paused } else { WorkerState::Consuming });
+        }
+    }
+
+    /// Awaits `work`. Meanwhile the loop of `worker` counts as turning.
+    async fn beside<T>(&self, worker: &'static str, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = self.beating(worker) => match never {},
+        }
+    }
+
     /// Reports every second that the loop of `worker` turns, if anybody asks; never completes.
     async fn beating(&self, worker: &'static str) -> Infallible {
         let Some(health) = &self.health else { return std::future::pending().await };
@@ -260,20 +276,16 @@ async fn session(
     mut healthy: impl FnMut(),
 ) -> Result<(), Ended> {
     let name = worker.name();
-    let beating = options.beating(name);
-    tokio::pin!(beating);
     let connection = tokio::select! {
         biased;
-        connected = broker.connect(name) => connected?,
+        connected = options.beside(name, broker.connect(name)) => connected?,
         () = shutdown.cancelled() => return Ok(()),
-        never = &mut beating => match never {},
     };
     let mut control = Control::new(name, options.control.clone());
     let Opened { publisher, subscriptions, mut controls } = tokio::select! {
         biased;
-        opened = open(worker, connection.as_ref(), &mut control, options) => opened?,
+        opened = options.beside(name, open(worker, connection.as_ref(), &mut control, options)) => opened?,
         () = shutdown.cancelled() => return Ok(()),
-        never = &mut beating => match never {},
     };
     info!(worker = name, broker = broker.describe(), "connected");
 
@@ -288,13 +300,11 @@ async fn session(
     tokio::pin!(quiet);
     let mut proven = false;
     let mut reported = None;
-    let tending = tend(worker.as_ref());
-    tokio::pin!(tending);
+    let (tending, beating) = (tend(worker.as_ref()), options.beating(name));
+    tokio::pin!(tending, beating);
     loop {
         work.follow(&control, connection.as_ref(), running.is_empty()).await?;
-        if reported.replace(control.is_paused()) != Some(control.is_paused()) {
-            options.report(name, if control.is_paused() { WorkerState::Paused } else { WorkerState::Consuming });
-        }
+        options.report_work(name, control.is_paused(), &mut reported);
         // A fixed order, so that a simulation can repeat a run. No branch can starve the later ones for ever.
         tokio::select! {
             biased;
@@ -310,9 +320,8 @@ async fn session(
                 healthy();
             }
             changed = state.changed() => {
-                let now = state.borrow_and_update().clone();
-                options.report_blocked(name, &now);
-                changed_to(name, now)?;
+                options.report_blocked(name, &state.borrow());
+                changed_to(name, state.borrow_and_update().clone())?;
                 changed.map_err(|_| BrokerError::Lost("the connection is closed".to_owned()))?;
             }
             never = &mut tending => match never {},
@@ -324,11 +333,7 @@ async fn session(
         }
     }
     options.report(name, WorkerState::Draining);
-    let drained = tokio::select! {
-        biased;
-        drained = drain_in_halves(&mut running, options.drain_deadline, stopping) => drained,
-        never = &mut beating => match never {},
-    };
+    let drained = options.beside(name, drain_in_halves(&mut running, options.drain_deadline, stopping)).await;
     let stragglers = active.names();
     connection.close().await;
     if drained { Ok(()) } else { Err(Ended::Stragglers(stragglers)) }

@@ -10,5 +10,9 @@ async fn main() -> ExitCode {
     let about = "Scores, batches and models over HTTP, and the page that shows the fleet";
     let process = Process::start_documented(GATEWAY.name, about, &gateway::settings::reference());
     let gateway = Gateway::new(process.settings(), process.broker(), process.swept_store());
-    process.serve(gateway.and_then(|gateway| gateway.watching(&process.settings())), Gateway::serve).await
+    let serve = |gateway: Gateway, shutdown| async {
+        process.proven(&shutdown).await?;
+        gateway.serve(shutdown).await
+    };
+    process.serve(gateway.and_then(|gateway| gateway.watching(&process.settings())), serve).await
 }

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release -p pipeline-tests --bin chaos -- --rides 1000000 --kills 200 --seed 1
 //! cargo run --release -p pipeline-tests --bin chaos -- --only 'broker' --image rabbitmq:3.10-management
+//! WILDRYDES_TEST_S3_IMAGE=… cargo run --release -p pipeline-tests --bin chaos -- --only workers --s3
 //! ```
 //!
 //! Needs Docker. Exits with 1 if any fault changed a byte, lost a message or left one behind.
@@ -18,6 +19,7 @@ use pipeline_tests::{
         queues, slow, wire,
     },
     rabbitmq::{image, oldest_image},
+    s3::s3,
 };
 use std::{cell::OnceCell, fmt, panic::AssertUnwindSafe, process::ExitCode, time::Duration};
 
@@ -51,6 +53,9 @@ struct Arguments {
     /// Number of times that a fault occurs within one batch
     #[arg(long, default_value_t = 5)]
     times: usize,
+    /// Keep the store of every fleet in the S3 service of the tests, and not in a folder
+    #[arg(long)]
+    s3: bool,
     /// Run only faults whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -101,6 +106,7 @@ async fn on(image: &str, arguments: &Arguments, rows: &mut Vec<Row>) {
         away: Duration::from_secs(arguments.away),
         times: arguments.times,
         patience: PATIENCE,
+        service: arguments.s3.then(|| s3().expect("the tests find an S3 service")),
     };
     let stall = Plan { away: Duration::from_secs(arguments.stall), ..plan.clone() };
     // Chunks of the usual size. The run without kills is the baseline of the others.

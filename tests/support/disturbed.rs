@@ -2,6 +2,7 @@
 
 use crate::{
     processes::{Fleet, Input, dataset_sha256, json_output},
+    service::Service,
     wait::SOON,
 };
 use common::topology::PROCESSES;
@@ -26,12 +27,14 @@ pub struct Plan {
     pub times: usize,
     /// Timeout of every wait.
     pub patience: Duration,
+    /// The service that has the fleet's store; `None`: the store is a folder.
+    pub service: Option<&'static Service>,
 }
 
 impl Plan {
     /// A run of some ten seconds on two cores.
     pub fn short() -> Self {
-        Self { rides: 20_000, chunk_size: 20, away: Duration::from_secs(5), times: 2, patience: SOON }
+        Self { rides: 20_000, chunk_size: 20, away: Duration::from_secs(5), times: 2, patience: SOON, service: None }
     }
 
     /// Number of chunks of the batch, plus or minus one for rejected rides.
@@ -87,7 +90,10 @@ impl Disturbed {
         let undisturbed = input.run(&[]);
         let workers: Vec<&str> = PROCESSES.into_iter().filter(|name| !absent.contains(name)).collect();
         let chunk_size = plan.chunk_size.to_string();
-        let environment = [&[("WILDRYDES__SPLITTER__CHUNK_SIZE", chunk_size.as_str())], environment].concat();
+        let chunks = [("WILDRYDES__SPLITTER__CHUNK_SIZE", chunk_size.as_str())];
+        let url = plan.service.map(Service::new_url).unwrap_or_default();
+        let store = plan.service.map(|service| service.of_fleet(&url)).unwrap_or_default();
+        let environment = [&chunks, &store[..], environment].concat();
         let patient = BrokerSettings {
             give_up_after_ms: u64::try_from(plan.patience.as_millis()).expect("milliseconds"),
             ..broker

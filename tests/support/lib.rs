@@ -1,10 +1,13 @@
-//! What the tests of the whole fleet share: RabbitMQ, brokers in containers, a proxy that disturbs connections, a stub of
+//! What the tests of the whole fleet share: RabbitMQ, object stores, brokers in containers, a proxy that disturbs connections, a stub of
 //! NOAA's services, the fleet as processes, a browser, faults, the simulated world, properties of any input, permissions on the
 //! broker, and waits.
 
+pub mod azure;
 pub mod browser;
+pub mod careless_s3;
 pub mod collector;
 pub mod containers;
+pub mod counting;
 pub mod datasets;
 pub mod disturbed;
 pub mod faults;
@@ -16,7 +19,9 @@ pub mod properties;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod real_data;
+pub mod s3;
 pub mod secrets;
+pub mod service;
 pub mod simulation;
 pub mod tls;
 pub mod trust;

@@ -5,6 +5,8 @@ use crate::{
     wait::{self, Look, SOON},
 };
 use common::topology::{self, queue};
+use futures::TryStreamExt;
+use records::{Store, StoreSettings, layout, store};
 use runtime::{
     AmqpBroker, Broker,
     broker::{Connection, Depth},
@@ -17,7 +19,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::OnceLock,
+    sync::{LazyLock, OnceLock},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -133,6 +135,7 @@ pub struct Fleet {
     environment: Vec<(String, String)>,
     running: BTreeMap<(String, usize), Child>,
     started: usize,
+    opened: OnceLock<Store>,
     /// Timeout of every wait.
     pub patience: Duration,
 }
@@ -158,7 +161,7 @@ impl Fleet {
         Self::start_on(rabbitmq::settings(), workers, copies, weather, environment)
     }
 
-    /// The same on the given broker.
+    /// The same on the given broker. The store is a folder, unless the environment has another `WILDRYDES__STORE__URL`.
     pub fn start_on(
         broker: BrokerSettings,
         workers: &[&str],
@@ -173,6 +176,7 @@ impl Fleet {
             weather: weather.as_ref().to_owned(),
             running: BTreeMap::new(),
             started: 0,
+            opened: OnceLock::new(),
             patience: SOON,
         };
         for name in workers {
@@ -186,6 +190,35 @@ impl Fleet {
     /// Folder of the store.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+
+    /// Opens the store, of either kind; `None` if it is a folder that does not exist yet.
+    fn opened(&self) -> Option<&Store> {
+        let given = self.environment.iter().rfind(|(name, _)| name == "WILDRYDES__STORE__URL");
+        let url = given.map_or_else(|| self.store().display().to_string(), |(_, url)| url.clone());
+        let settings = StoreSettings { url, ..StoreSettings::default() };
+        if self.opened.get().is_none() {
+            let opened = match settings.is_remote() {
+                true => Some(store::open_with(&settings, &self.environment).expect("a store opens without a request")),
+                false => store::open_existing(&settings).expect("the folder can be used"),
+            };
+            let _ = self.opened.set(opened?);
+        }
+        self.opened.get()
+    }
+
+    /// Reads an object of the store.
+    pub fn object(&self, path: &str) -> Option<Vec<u8>> {
+        let read = blocking(store::read(self.opened()?, path));
+        read.unwrap_or_else(|failure| self.fail(&format!("{path}: {failure}"))).map(Vec::from)
+    }
+
+    /// Paths of the objects below a prefix.
+    pub fn objects(&self, prefix: &str) -> Vec<String> {
+        let Some(store) = self.opened() else { return Vec::new() };
+        let listed = blocking(store::list(store, prefix).map_ok(|object| object.path).try_collect());
+        // A folder may vanish while it is listed.
+        listed.unwrap_or_default()
     }
 
     /// Starts or restarts one copy of a worker.
@@ -335,21 +368,22 @@ impl Fleet {
         self.logs().iter().filter(again).count()
     }
 
-    /// Complete chunks in the staging area. A killed process leaves a file under the temporary name of the local store, `…#1`;
-    /// nothing reads it, and it does not count.
+    /// Complete chunks in the staging area.
     pub fn staged_chunks(&self, batch_id: &str) -> usize {
-        let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let chunks = |splitting: std::fs::DirEntry| {
-            let names = entries(splitting.path()).map(|entry| entry.file_name().to_string_lossy().into_owned());
-            names.filter(|name| name.starts_with("chunk-") && !name.contains('#')).count()
-        };
+        let mut chunks = BTreeMap::<String, usize>::new();
+        for path in self.objects(&layout::staging(batch_id)) {
+            let (splitting, name) = path.rsplit_once('/').expect("a chunk is in the folder of its splitting");
+            if name.starts_with("chunk-") {
+                *chunks.entry(splitting.to_owned()).or_default() += 1;
+            }
+        }
         // Counts the splitting with the most chunks: an abandoned one stays as it is until the dataset is complete.
-        entries(self.store().join("staging").join(batch_id)).map(chunks).max().unwrap_or(0)
+        chunks.into_values().max().unwrap_or(0)
     }
 
     /// Returns whether a batch's dataset is complete.
     pub fn is_ready(&self, batch_id: &str) -> bool {
-        self.store().join("dataset").join(batch_id).join("manifest.json").is_file()
+        self.object(&format!("dataset/{batch_id}/manifest.json")).is_some()
     }
 
     /// Number of messages ready in a queue, and of its consumers.
@@ -371,15 +405,14 @@ impl Fleet {
 
     /// Waits for the champion's alias.
     pub fn champion(&self) -> Value {
-        let path = "models/service-request/champion.json";
-        let champion = self.wait_for("the champion", |store| std::fs::read(store.join(path)));
+        let champion = self.wait_for("the champion", |_| self.object("models/service-request/champion.json"));
         serde_json::from_slice(&champion).expect("it is JSON")
     }
 
     /// Waits for the manifest of a batch's dataset.
     pub fn manifest(&self, batch_id: &str) -> Value {
         let path = format!("dataset/{batch_id}/manifest.json");
-        let manifest = self.wait_for("the dataset", |store| std::fs::read(store.join(&path)));
+        let manifest = self.wait_for("the dataset", |_| self.object(&path));
         serde_json::from_slice(&manifest).expect("it is JSON")
     }
 
@@ -460,6 +493,14 @@ impl Fleet {
         }
         self.running.clear();
     }
+}
+
+/// Waits for a future, also on a thread of a runtime.
+fn blocking<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+    });
+    std::thread::scope(|scope| scope.spawn(|| RUNTIME.block_on(work)).join().expect("it does not panic"))
 }
 
 async fn end_of(name: &str, copy: usize, child: &mut Child) -> ExitStatus {

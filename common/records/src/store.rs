@@ -1,49 +1,51 @@
-//! The object store, at present a local folder: the only state that the workers share. Objects are named by their paths,
-//! which [`layout`](crate::layout) derives.
+//! The object store: the only state that the workers share. Objects are named by their paths, which
+//! [`layout`](crate::layout) derives.
+//!
+//! ```text
+//! location  the section `[store]`, and the address        create    an object that must not exist yet
+//! open      the store that the settings name              probe     proves that a service creates an object once
+//! folder    a local folder                                listing   objects and folders, by prefix
+//! cloud     a bucket of S3, Google or Azure               writer    objects of any size
+//!                                                         copy      a whole store
+//! ```
+//!
+//! A *folder* of objects is the part of a path before a `/`: only a store that is a folder of the file system has real ones.
 
-mod confined;
-#[cfg(test)]
-mod conformance;
-mod leftovers;
+mod cloud;
+mod copy;
+mod create;
+mod folder;
 mod listing;
+mod location;
 mod observed;
+mod open;
+mod probe;
+#[cfg(test)]
+mod stub;
 mod writer;
 
-pub use listing::{Folder, Listed, by_folder, folders, list, list_folder, remove_empty_folders};
+pub use cloud::{LifecycleRule, Unfinished, UnfinishedUpload};
+pub use copy::{Copied, CopyError, Extent, Source, check as check_copy, copy};
+pub use create::create;
+pub use folder::{is_own, keep_from_others, remove_empty_folders};
+pub use listing::{Folder, Listed, by_folder, folders, list, list_folder};
+pub use location::StoreSettings;
 pub use observed::{Observer, observed};
+pub use open::{is_remote, open, open_existing, open_swept, open_with, unfinished_uploads, unfinished_uploads_with};
+pub use probe::{Unproven, prove};
 pub use writer::{Writer, Written};
 
-use anyhow::Context;
 use bytes::Bytes;
 use common::outcome::Failure;
-use confined::Confined;
 use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
 use jiff::Timestamp;
-use object_store::{
-    GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
-};
-use serde::{Deserialize, Serialize};
+use object_store::{GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::{ops::Range, sync::Arc};
-
-/// `[store]`: the object store.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreSettings {
-    /// Path of a folder, or `file:///…`. All workers of a fleet use the same one.
-    pub url: String,
-    /// Whether every write is synced to disk: it then survives a power failure, but is slower.
-    pub fsync: bool,
-}
-
-impl Default for StoreSettings {
-    fn default() -> Self {
-        Self { url: "wildrydes-data".to_owned(), fsync: false }
-    }
-}
 
 /// Maximum length of an object's path, and of each part of it, bytes: the limits of S3 and of common file systems, less the
 /// suffix that a store may append to a name while it writes.
@@ -52,85 +54,6 @@ const PATH_PART_BYTES_MAX: usize = 240;
 
 /// A handle to the object store.
 pub type Store = Arc<dyn ObjectStore>;
-
-/// Opens the store that the settings name: a folder, by its path or as `file:///…`; creates it if it is missing. Also
-/// restricts the umask of this process: only its user and its group can open the files it creates from now on.
-///
-/// # Errors
-/// Fails if the folder cannot be used; the message names the remedy.
-pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
-    keep_from_others();
-    opened(settings)
-}
-
-fn opened(settings: &StoreSettings) -> anyhow::Result<Store> {
-    let folder = folder(settings)?;
-    std::fs::create_dir_all(folder).with_context(|| format!("store.url: cannot make the folder {folder}"))?;
-    let store = object_store::local::LocalFileSystem::new_with_prefix(folder)
-        .with_context(|| format!("store.url: cannot use the folder {folder}"))?
-        .with_automatic_cleanup(false)
-        .with_fsync(settings.fsync);
-    Ok(Arc::new(Confined::new(store)))
-}
-
-/// As [`open`], for a long-running process: it also removes the temporary files of killed writers, now and every hour.
-///
-/// # Errors
-/// As for [`open`].
-pub fn open_swept(settings: &StoreSettings) -> anyhow::Result<Store> {
-    let store = open(settings)?;
-    leftovers::sweep_in_background(folder(settings)?.into());
-    Ok(store)
-}
-
-/// Opens the store that the settings name if it exists, for commands that only read it. Leaves the umask of this
-/// process as it is.
-///
-/// # Errors
-/// As for [`open`].
-pub fn open_existing(settings: &StoreSettings) -> anyhow::Result<Option<Store>> {
-    if std::path::Path::new(folder(settings)?).exists() { opened(settings).map(Some) } else { Ok(None) }
-}
-
-/// Restricts the umask of this process: its user can write new files, its group can read them, others have no access
-/// (0640, folders 0750). A stricter umask is kept.
-#[cfg(unix)]
-pub fn keep_from_others() {
-    use rustix::{fs::Mode, process::umask};
-    let strict = Mode::from_raw_mode(0o027);
-    let before = umask(strict);
-    umask(before | strict);
-}
-
-/// Does nothing: this platform has no umask.
-#[cfg(not(unix))]
-pub fn keep_from_others() {}
-
-/// Returns whether this process runs as the owner of the store's folder. Files that another user creates there may be
-/// inaccessible to the workers.
-#[cfg(unix)]
-pub fn is_own(settings: &StoreSettings) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let owner = folder(settings).ok().and_then(|folder| std::fs::metadata(folder).ok()).map(|meta| meta.uid());
-    owner == Some(rustix::process::geteuid().as_raw())
-}
-
-/// Returns true: on this platform files have no owner that matters here.
-#[cfg(not(unix))]
-pub fn is_own(_settings: &StoreSettings) -> bool {
-    true
-}
-
-fn folder(settings: &StoreSettings) -> anyhow::Result<&str> {
-    let url = settings.url.as_str();
-    match url.split_once("://") {
-        Some(("file", path)) => Ok(path),
-        Some((scheme, _)) => {
-            anyhow::bail!("store.url: {scheme}:// is not built in; use a folder that all workers see, or file:///…")
-        }
-        None => Ok(url),
-    }
-}
 
 /// Checks that every store can have an object at `path`. The error tells a person the limits.
 ///
@@ -178,7 +101,7 @@ pub async fn pieces(store: &Store, path: &str) -> Result<Option<BoxStream<'stati
     Ok(object.map(|object| object.into_stream().map_err(outage).boxed()))
 }
 
-/// Returns when an object was last written, by the store's clock.
+/// Returns when an object was last written, by the store's clock; in whole seconds for some stores.
 fn written_at(meta: &ObjectMeta) -> Timestamp {
     let at = &meta.last_modified;
     Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos().cast_signed()).unwrap_or_default()
@@ -275,20 +198,6 @@ pub async fn write(store: &Store, path: &str, body: impl Into<PutPayload>) -> Re
     store.put(&Path::from(path), body.into()).await.map(drop).map_err(outage)
 }
 
-/// Creates an object. Returns whether it was created; `false` if it exists. Exactly one of several racing writers gets
-/// `true`.
-///
-/// # Errors
-/// Fails with an [`outage`] if the store cannot be used.
-pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> Result<bool, Failure> {
-    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    match store.put_opts(&Path::from(path), body.into(), options).await {
-        Ok(_) => Ok(true),
-        Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-        Err(error) => Err(outage(error)),
-    }
-}
-
 /// Returns the SHA-256 of an object's bytes, 64 hex digits; `None` if it does not exist. Reads the whole object.
 ///
 /// # Errors
@@ -302,7 +211,8 @@ pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure
     Ok(Some(hex::encode(hasher.finalize())))
 }
 
-/// Moves an object, replacing an existing one at `to`.
+/// Moves an object, replacing an existing one at `to`. A service copies the object, which may take minutes, and then removes the
+/// first one: after a crash in between, both exist.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used, or the object does not exist.
@@ -355,22 +265,4 @@ pub async fn head(store: &Store, path: &str) -> Result<Option<ObjectMeta>, Failu
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
     Ok(head(store, path).await?.is_some())
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    /// Other accounts on the machine cannot read the rides.
-    #[tokio::test]
-    async fn other_accounts_cannot_read_objects() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("store");
-        let settings = StoreSettings { url: root.to_str().unwrap().to_owned(), ..StoreSettings::default() };
-        let store = open(&settings).unwrap();
-        write(&store, "raw/a/b", "rides").await.unwrap();
-        let mode = |path: &str| std::fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
-        assert_eq!([mode(""), mode("raw"), mode("raw/a"), mode("raw/a/b")], [0o750, 0o750, 0o750, 0o640]);
-    }
 }

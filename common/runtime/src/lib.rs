@@ -21,6 +21,7 @@ pub mod host;
 pub mod memory;
 pub mod metrics;
 pub mod process;
+pub mod proven;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;

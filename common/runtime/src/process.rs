@@ -8,6 +8,7 @@ use super::{
     },
     health::{self, Health},
     metrics::{Metrics, metrics},
+    proven::{StoreError, await_proof},
     shutdown::{self, Shutdown},
     telemetry,
     trace::exporter,
@@ -16,7 +17,12 @@ use super::{
 use clap::Parser;
 use futures::FutureExt;
 use records::{Store, StoreSettings, store};
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 /// Arguments of every worker.
 #[derive(Debug, Parser)]
@@ -43,6 +49,7 @@ struct Arguments {
 /// The process of a worker with its configuration.
 pub struct Process {
     configuration: Configuration,
+    store: OnceLock<Store>,
 }
 
 impl Process {
@@ -68,7 +75,7 @@ impl Process {
                 exporter::start(&configuration.section::<TelemetrySettings>()?, name)?;
                 // Their first use is the start of the process.
                 metrics();
-                Ok(Self { configuration })
+                Ok(Self { configuration, store: OnceLock::new() })
             });
         started.unwrap_or_else(|error| {
             start_logs_anyway(&arguments.overrides);
@@ -81,19 +88,22 @@ impl Process {
         self.configuration.section().unwrap_or_else(|error| exit_misconfigured(&error.into()))
     }
 
-    /// Opens the object store. Exits with 2 if it cannot be used.
+    /// Returns the object store; the first call opens it. Exits with 2 if it cannot be used.
     pub fn store(&self) -> Store {
         self.opened(store::open)
     }
 
-    /// As [`Self::store`]; this process also removes the temporary files of killed writers.
+    /// As [`Self::store`], before any call of it; this process also removes what killed writers left in the store.
     pub fn swept_store(&self) -> Store {
         self.opened(store::open_swept)
     }
 
     fn opened(&self, open: fn(&StoreSettings) -> anyhow::Result<Store>) -> Store {
-        let store = open(&self.settings()).unwrap_or_else(|error| exit_misconfigured(&error));
-        store::observed(store, Metrics::store_operation)
+        let opened = || {
+            let store = open(&self.settings()).unwrap_or_else(|error| exit_misconfigured(&error));
+            store::observed(store, Metrics::store_operation)
+        };
+        Store::clone(self.store.get_or_init(opened))
     }
 
     /// Returns the configured broker. Does not connect.
@@ -104,14 +114,16 @@ impl Process {
     /// Runs the worker with RabbitMQ until a signal. Fails if the settings are invalid, the broker stays unreachable,
     /// or work is unfinished at the drain deadline; the log names the cause.
     pub async fn run<W: Worker>(&self, worker: anyhow::Result<W>) -> ExitCode {
-        self.serve(worker, |worker, shutdown| self.probed(|health| self.running(worker, health, shutdown))).await
+        let running =
+            |worker, shutdown: Shutdown| self.probed(shutdown.clone(), |health| self.running(worker, health, shutdown));
+        self.serve(worker, running).await
     }
 
     /// Runs two workers with RabbitMQ, each over its own connection, until a signal or until either ends. Fails as
     /// [`Self::run`] for either.
     pub async fn run_both<A: Worker, B: Worker>(&self, workers: anyhow::Result<(A, B)>) -> ExitCode {
         let running = |(first, second): (A, B), shutdown: Shutdown| {
-            self.probed(|health| async move {
+            self.probed(shutdown.clone(), |health| async move {
                 let first = self.running(first, health.clone(), shutdown.clone());
                 let second = self.running(second, health, shutdown.clone());
                 both(first, second, &shutdown).await
@@ -141,8 +153,8 @@ impl Process {
         }
     }
 
-    /// Runs workers, and beside them the listener of their health.
-    async fn probed<F>(&self, run: impl FnOnce(Health) -> F) -> anyhow::Result<()>
+    /// Runs workers once the store is proven, and beside them the listener of their health.
+    async fn probed<F>(&self, shutdown: Shutdown, run: impl FnOnce(Health) -> F) -> anyhow::Result<()>
     where
         F: Future<Output = Result<(), RunError>>,
     {
@@ -157,9 +169,25 @@ impl Process {
             }
             std::future::pending().await
         };
+        let working = async {
+            self.proven(&shutdown).await?;
+            Ok(run(health.clone()).await?)
+        };
         tokio::select! {
-            ended = run(health.clone()) => Ok(ended?),
+            ended = working => ended,
             never = probes => never,
+        }
+    }
+
+    /// Waits until the store is proven ([`await_proof`]). Exits with 2 if it is unfit.
+    ///
+    /// # Errors
+    /// Fails if the store stays unreachable.
+    pub async fn proven(&self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let give_up_after = Duration::from_millis(self.settings::<BrokerSettings>().give_up_after_ms);
+        match await_proof(&self.settings(), &self.store(), give_up_after, shutdown).await {
+            Err(unfit @ StoreError::Unfit { .. }) => exit_misconfigured(&unfit.into()),
+            proven => Ok(proven?),
         }
     }
 

@@ -1,10 +1,11 @@
-//! One suite for both brokers: the contract of `runtime::broker`, and the worker loop on top of it.
+//! One suite for both brokers: the contract of `runtime::broker`, and the worker loop on top of it. One for every object store.
 
 mod answers;
 mod broker;
 mod client;
 mod control;
 mod dead;
+mod store;
 mod wire;
 mod worker;
 

@@ -7,6 +7,7 @@ mod models;
 mod observed;
 mod real;
 mod rollback;
+mod services;
 mod weather;
 
 use pipeline_tests::{

@@ -3,6 +3,7 @@
 use crate::{
     disturbed::{Observed, Plan},
     processes::{Fleet, Input, json_output, succeed, wildrydes},
+    service::Service,
 };
 use common::topology::PROCESSES;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
@@ -42,7 +43,9 @@ pub async fn random(plan: &Plan, broker: BrokerSettings, kills: &Kills) -> Obser
         json_output(&mut run)
     };
     let chunk_size = plan.chunk_size.to_string();
-    let environment = [("WILDRYDES__SPLITTER__CHUNK_SIZE", chunk_size.as_str())];
+    let url = plan.service.map(Service::new_url).unwrap_or_default();
+    let mut environment = plan.service.map(|service| service.of_fleet(&url)).unwrap_or_default();
+    environment.push(("WILDRYDES__SPLITTER__CHUNK_SIZE", &chunk_size));
     let mut fleet = Fleet::start_on(broker, &PROCESSES, 1, &input.weather, &environment);
     fleet.patience = plan.patience;
     let started = Instant::now();

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use features::RideFeatures;
 pub use model::{AliasChange, Family, ModelCommand, ModelFormat, Prune};
 pub use notebook::{Describe, Export, ExportFormat, Selection};
-pub use operator::{DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay};
+pub use operator::{CopyStore, DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay, StoreCommand};
 pub use reading::ReadingOptions;
 use runtime::config::parse_override;
 use serde::Serialize;
@@ -45,8 +45,8 @@ pub struct Arguments {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Shared {
-    /// Object store: a folder that all workers of a fleet see [default: wildrydes-data]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Object store of the fleet: a folder, s3://BUCKET/PREFIX, gs://… or az://… [default: wildrydes-data]
+    #[arg(long, global = true, value_name = "DIR|URL")]
     pub store: Option<String>,
     /// RabbitMQ, as amqp://user@host:5672/vhost; put a password into the environment (WILDRYDES__BROKER__URL) or into
     /// a file (broker.password_file) [default: from the configuration]
@@ -178,6 +178,15 @@ Examples:
 
 Exit code 0 if nothing is broken (warnings are allowed), 1 otherwise.")]
     Doctor,
+    /// Copy a fleet's object store
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes store copy wildrydes-data s3://rides/fleet
+  wildrydes store copy s3://rides/fleet /srv/backup"
+    )]
+    Store(StoreCommand),
     /// Generate synthetic rides or weather
     #[command(
         subcommand,
@@ -221,11 +230,12 @@ Examples:
   wildrydes config reference --json"
     )]
     Config(ConfigCommand),
-    /// Measure rides per second from file to model, in process and (with --broker) on RabbitMQ
+    /// Measure rides per second from file to model, in process, (with --broker) on RabbitMQ and (with --store) in that store
     #[command(after_help = "\
 Examples:
   wildrydes bench --rides 200000
-  wildrydes bench --broker amqp://guest:guest@127.0.0.1:5672/%2f --runs 5 --json")]
+  wildrydes bench --broker amqp://guest:guest@127.0.0.1:5672/%2f --runs 5 --json
+  wildrydes bench --store s3://rides/bench          a bucket beside a folder")]
     Bench(Bench),
     /// List the JSON Schemas of messages and stored documents, or print one
     #[command(after_help = "\

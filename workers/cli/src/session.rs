@@ -6,11 +6,12 @@ use gateway::settings::Auth;
 use jiff::Timestamp;
 use records::{Store, StoreSettings, store};
 use runtime::{
-    AmqpBroker,
+    AmqpBroker, Shutdown,
     config::{BrokerSettings, ConfigError, Configuration, LogFormat, LogSettings, Settings, refuse_visible_password},
+    proven::{StoreError, await_proof},
     telemetry,
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Why a command did not succeed. Determines the exit code.
 #[derive(Debug)]
@@ -70,6 +71,26 @@ impl Session {
         store::open_swept(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
+    /// Proves that the store can be that of a fleet, for a command that runs one. Waits for a service that is down as long as a
+    /// worker would.
+    pub(crate) async fn await_proof(&self, store: &Store, shutdown: &Shutdown) -> Result<(), Failed> {
+        let give_up_after = Duration::from_millis(self.section::<BrokerSettings>()?.give_up_after_ms);
+        self.prove_within(give_up_after, store, shutdown).await
+    }
+
+    /// As [`Self::await_proof`], without waiting.
+    pub(crate) async fn prove(&self, store: &Store) -> Result<(), Failed> {
+        self.prove_within(Duration::ZERO, store, &Shutdown::new()).await
+    }
+
+    async fn prove_within(&self, give_up_after: Duration, store: &Store, shutdown: &Shutdown) -> Result<(), Failed> {
+        let proof = await_proof(&self.section()?, store, give_up_after, shutdown).await;
+        proof.map_err(|error| match error {
+            StoreError::Unfit { .. } => Failed::Misused(error.into()),
+            StoreError::GaveUp { .. } => Failed::Broken(error.into()),
+        })
+    }
+
     /// Opens the store for a command that only reads: does not create a missing one.
     pub(crate) fn store_if_there(&self) -> Result<Option<Store>, Failed> {
         store::open_existing(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
@@ -87,7 +108,7 @@ impl Session {
     pub(crate) fn no_store(&self) -> Result<String, Failed> {
         let location = self.store_location()?;
         Ok(format!(
-            "there is no store {location}: no batch was ever submitted there. --store (store.url) names the folder of a fleet"
+            "there is no store {location}: no batch was ever submitted there. --store (store.url) names the store of a fleet"
         ))
     }
 

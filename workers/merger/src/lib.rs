@@ -178,6 +178,7 @@ impl Worker for Merger {
 impl Merger {
     /// Creates a merger on this store.
     pub fn new(settings: Settings, store: Store) -> Self {
+        let settings = settings.on(store::is_remote(&store));
         let bytes_max = settings.known_bytes_max;
         let batches = Mutex::new(Cache::with_weighter(bytes_max / size_of::<Batch>(), bytes_max as u64, Bytes));
         Self { settings, store, batches, joining: tokio::sync::Mutex::default() }

@@ -17,7 +17,7 @@ pub struct Settings {
     pub read_ahead: usize,
     /// Maximum number of chunks probed for at a time.
     pub probes_max: u32,
-    /// Size of one request of an upload, bytes. S3 requires at least 5 MiB.
+    /// Size of one request of an upload, bytes. To a service at least 5 MiB.
     pub upload_bytes: usize,
     /// Maximum memory for the set of staged chunks, bytes. Less memory causes more requests to the store.
     pub known_bytes_max: usize,
@@ -35,6 +35,17 @@ impl Default for Settings {
     }
 }
 
+/// Minimum size of a part of an upload to S3, except the last one, bytes.
+const UPLOAD_BYTES_MIN: usize = 5 * 1024 * 1024;
+
+impl Settings {
+    /// Adapts the settings to the kind of store.
+    pub(crate) fn on(self, is_remote: bool) -> Self {
+        let upload_bytes = if is_remote { self.upload_bytes.max(UPLOAD_BYTES_MIN) } else { self.upload_bytes };
+        Self { upload_bytes, ..self }
+    }
+}
+
 impl config::Settings for Settings {
     const SECTION: &'static str = MERGER.section;
     const REFERENCE: &'static [Entry] = &[
@@ -43,7 +54,8 @@ impl config::Settings for Settings {
         ),
         number("read_ahead", "chunks", 1..=256).means("staged chunks read ahead of the one being joined"),
         number("probes_max", "chunks", 1..=256).means("staged chunks looked up at the same time"),
-        at_least("upload_bytes", "bytes", 1).means("size of one request of an upload; S3 requires 5 MiB or more"),
+        at_least("upload_bytes", "bytes", 1)
+            .means("size of one request of an upload; with s3://, gs:// and az:// 5 MiB or more"),
         at_least("known_bytes_max", "bytes", 0)
             .means("memory for the list of staged chunks; with less, the store is asked more often"),
     ];

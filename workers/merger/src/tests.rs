@@ -528,3 +528,14 @@ fn invalid_settings_are_refused_by_name() {
     assert_eq!(key(Settings { probes_max: 0, ..Settings::default() }), Err("probes_max"));
     assert_eq!(key(Settings { upload_bytes: 0, ..Settings::default() }), Err("upload_bytes"));
 }
+
+/// S3 refuses smaller parts.
+#[test]
+fn an_upload_to_a_service_has_parts_of_5_mib_or_more() {
+    let upload_bytes =
+        |upload_bytes, is_remote| Settings { upload_bytes, ..Settings::default() }.on(is_remote).upload_bytes;
+    assert_eq!(
+        [upload_bytes(300, true), upload_bytes(6 << 20, true), upload_bytes(300, false)],
+        [5 << 20, 6 << 20, 300]
+    );
+}

@@ -33,7 +33,10 @@ use common::{
     outcome::{Failure, Outgoing, Outputs},
     topology::process::SCORER,
 };
-use records::{layout, store::Store};
+use records::{
+    layout,
+    store::{self, Store},
+};
 use runtime::{
     Worker,
     broker::MESSAGE_TOO_LARGE,
@@ -65,12 +68,15 @@ pub struct Settings {
     pub breed_models_max: usize,
     /// How long a request waits for a breed model that is not in memory, milliseconds; then the global model scores.
     pub breed_wait_ms: u64,
-    /// Maximum delay until a new champion is served without an event, milliseconds.
-    pub follow_ms: u64,
+    /// Maximum delay until a new champion is served without an event, milliseconds; the default depends on the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow_ms: Option<u64>,
     /// Whether the challenger is scored in shadow: evaluated on live requests, never returned.
     pub shadow: bool,
-    /// Interval at which serving statistics are written to the store, milliseconds; 0: none are collected.
-    pub served_write_ms: u64,
+    /// Interval at which serving statistics are written to the store, milliseconds; 0: none are collected. The default depends on
+    /// the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_write_ms: Option<u64>,
     /// Maximum number of rides per day written with their id and probability, to join them with delayed labels; 0: none.
     pub scored_rides_max: usize,
 }
@@ -82,9 +88,9 @@ impl Default for Settings {
             rides_max: 10_000,
             breed_models_max: 1_000,
             breed_wait_ms: 250,
-            follow_ms: 1_000,
+            follow_ms: None,
             shadow: true,
-            served_write_ms: 5_000,
+            served_write_ms: None,
             scored_rides_max: 100_000,
         }
     }
@@ -99,10 +105,10 @@ impl config::Settings for Settings {
         number("breed_wait_ms", "milliseconds", 0..=60_000)
             .means("how long a request waits for a breed model that is not in memory; then the global model scores"),
         number("follow_ms", "milliseconds", 10..=3_600_000)
-            .means("time within which scorers follow a new champion without an event"),
+            .means("time within which scorers follow a new champion without an event; 1000, with s3://, gs:// and az:// 5000"),
         flag("shadow").means("whether a challenger scores in shadow: evaluated on live requests, never returned"),
         number("served_write_ms", "milliseconds", 0..=3_600_000)
-            .means("time between two writes of serving statistics; 0: none are kept or written"),
+            .means("time between two writes of serving statistics; 0: none are kept or written; 5000, with s3://, gs:// and az:// 30000"),
         number("scored_rides_max", "rides", 0..=10_000_000)
             .means("maximum number of rides per day whose id and probability are written, for delayed labels; 0: none"),
     ];
@@ -114,6 +120,28 @@ impl config::Settings for Settings {
         Ok(())
     }
 }
+
+impl Settings {
+    /// Returns the intervals; those that are not set have the default for the kind of store.
+    fn intervals(&self, is_remote: bool) -> Intervals {
+        let default = if is_remote { REMOTE_INTERVALS } else { FOLDER_INTERVALS };
+        Intervals {
+            follow_ms: self.follow_ms.unwrap_or(default.follow_ms),
+            served_write_ms: self.served_write_ms.unwrap_or(default.served_write_ms),
+        }
+    }
+}
+
+/// Intervals of requests to the store, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Intervals {
+    follow_ms: u64,
+    served_write_ms: u64,
+}
+
+const FOLDER_INTERVALS: Intervals = Intervals { follow_ms: 1_000, served_write_ms: 5_000 };
+/// Longer: a service bills every request.
+const REMOTE_INTERVALS: Intervals = Intervals { follow_ms: 5_000, served_write_ms: 30_000 };
 
 /// A message to the scorer.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,18 +179,19 @@ pub struct Scorer {
 impl Scorer {
     /// Creates a scorer with checked settings on this store. It serves nothing before it is connected.
     pub fn new(settings: Settings, store: Store) -> Self {
+        let Intervals { follow_ms, served_write_ms } = settings.intervals(store::is_remote(&store));
         let Settings { model, rides_max, breed_models_max, scored_rides_max, .. } = settings;
-        let every = Duration::from_millis(settings.follow_ms);
+        let every = Duration::from_millis(follow_ms);
         let wait = Duration::from_millis(settings.breed_wait_ms);
         let follower = |name| Arc::new(Follower::new(&model, name, &store, every, WAITING_MAX));
-        let write_after = Duration::from_millis(settings.served_write_ms);
+        let write_after = Duration::from_millis(served_write_ms);
         let stats = || Arc::new(ServingStats::new(&store, breed_models_max, write_after, scored_rides_max));
         let stats = (!write_after.is_zero()).then(stats);
         Self {
             rides_max,
             champion: follower(AliasName::Champion),
             challenger: (settings.shadow && stats.is_some()).then(|| follower(AliasName::Challenger)),
-            breeds: Arc::new(Breeds::new(&model, &store, breed_models_max, wait, WAITING_MAX)),
+            breeds: Arc::new(Breeds::new(&model, &store, breed_models_max, wait, every, WAITING_MAX)),
             stats,
         }
     }

@@ -471,5 +471,15 @@ fn settings_are_checked_by_name() {
     assert_eq!(key(Settings { rides_max: 0, ..Settings::default() }), "rides_max");
     assert_eq!(key(Settings { breed_models_max: 0, ..Settings::default() }), "breed_models_max");
     assert_eq!(key(Settings { breed_wait_ms: 60_001, ..Settings::default() }), "breed_wait_ms");
-    assert_eq!(key(Settings { follow_ms: 0, ..Settings::default() }), "follow_ms");
+    assert_eq!(key(Settings { follow_ms: Some(0), ..Settings::default() }), "follow_ms");
+}
+
+/// A service bills every request; a setting wins over both defaults.
+#[test]
+fn default_intervals_depend_on_the_kind_of_store() {
+    let of = |follow_ms, served_write_ms| Intervals { follow_ms, served_write_ms };
+    assert_eq!(Settings::default().intervals(false), of(1_000, 5_000));
+    assert_eq!(Settings::default().intervals(true), of(5_000, 30_000));
+    let set = Settings { follow_ms: Some(50), served_write_ms: Some(0), ..Settings::default() };
+    assert_eq!(set.intervals(true), of(50, 0));
 }

@@ -97,7 +97,8 @@ fn text_form(head: &[u8]) -> Result<Form, ReadError> {
     }
 }
 
-/// Returns the pieces of an object. A local file is read in large pieces, since each read runs on a blocking thread.
+/// Returns the pieces of an object. A local file is read in large pieces, since each read runs on a blocking thread. A service is
+/// read in blocks, of which none waits for the broker on an open connection (`records::store`).
 fn stored_pieces(object: GetResult, piece_bytes: usize) -> BoxStream<'static, io::Result<Bytes>> {
     match object.payload {
         GetResultPayload::Stream(pieces) => pieces.map(|piece| piece.map_err(io::Error::other)).boxed(),

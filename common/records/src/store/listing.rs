@@ -1,6 +1,6 @@
 //! Lists objects and folders.
 
-use super::{Store, StoreSettings, folder, outage, written_at};
+use super::{Store, outage, written_at};
 use common::outcome::Failure;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::Timestamp;
@@ -80,14 +80,6 @@ pub async fn by_folder<const N: usize>(store: &Store, below: &str) -> Result<BTr
         folder.objects.push(path);
     }
     Ok(folders)
-}
-
-/// Removes these folders if they are empty: a store that is a folder keeps them when their objects are removed.
-pub fn remove_empty_folders<'a>(settings: &StoreSettings, folders: impl Iterator<Item = &'a str>) {
-    let Ok(root) = folder(settings) else { return };
-    for folder in folders {
-        let _ = std::fs::remove_dir(std::path::Path::new(root).join(folder));
-    }
 }
 
 #[cfg(test)]

@@ -35,9 +35,14 @@ pub struct Written {
 impl Writer {
     /// Returns a writer of the object at `path`. An existing object stays until [`Self::finish`] replaces it.
     pub fn new(store: &Store, path: &str) -> Self {
-        let writer = BufWriter::with_capacity(store.clone(), Path::from(path), PART_BYTES);
+        Self { path: path.to_owned(), ..Self::at(store, Path::from(path)) }
+    }
+
+    /// Returns a writer of the object at a path of the store.
+    pub(super) fn at(store: &Store, path: Path) -> Self {
+        let writer = BufWriter::with_capacity(store.clone(), path.clone(), PART_BYTES);
         let writer = writer.with_max_concurrency(PARTS_MAX);
-        Self { path: path.to_owned(), writer, hasher: Sha256::new(), bytes: 0 }
+        Self { path: path.into(), writer, hasher: Sha256::new(), bytes: 0 }
     }
 
     /// Returns the number of bytes appended so far.
@@ -72,7 +77,7 @@ impl Writer {
         Ok(Written { sha256: self.sha256(), path: self.path, bytes: self.bytes })
     }
 
-    /// Discards the bytes written so far. If that fails, the store's sweep of temporary files removes them later.
+    /// Discards the bytes written so far. If that fails, the store's sweep of unfinished writes removes them later.
     pub async fn abort(mut self) {
         let _ = self.writer.abort().await;
     }

@@ -12,8 +12,15 @@ use std::net::SocketAddr;
 impl Settings for StoreSettings {
     const SECTION: &'static str = "store";
     const REFERENCE: &'static [Entry] = &[
-        text("url", "path or file:///…").means("the object store: a folder that all workers of a fleet share"),
-        flag("fsync").means("whether a write waits until it is on the disk: survives a power failure, but is slower"),
+        text("url", "path, file:///…, s3://…, gs://… or az://…")
+            .means("the object store that all workers of a fleet share: a folder, or BUCKET/PREFIX of a service"),
+        flag("fsync").means(
+            "whether a write to a folder waits until it is on the disk: survives a power failure, but is slower",
+        ),
+        text("endpoint", "https://HOST:PORT").means("address of a service that is not the provider's own"),
+        text("region", "as in eu-central-1").means("region of an S3 bucket; without it, AWS_REGION, else us-east-1"),
+        flag("path_style").means("whether requests to S3 name the bucket in their path; false: in the host name"),
+        flag("allow_http").means("whether endpoint may be http://…, which encrypts nothing"),
     ];
 }
 

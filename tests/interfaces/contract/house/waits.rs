@@ -5,9 +5,11 @@ use super::{names, sources};
 /// Folders and files that sleep for their purpose: the waiting module, the simulation in virtual time, the measurements.
 const PURPOSES: [&str; 3] = ["tests/measure/", "tests/support/simulation/", "tests/support/wait.rs"];
 /// Files of tests that sleep because the time itself is the point.
-const SLEEPERS: [&str; 8] = [
+const SLEEPERS: [&str; 9] = [
     // The lifetime of a request.
     "tests/interfaces/conformance/broker.rs",
+    // A reader that is busy for longer than a request may take.
+    "tests/interfaces/conformance/store/cloud.rs",
     // The pace of requests during an outage.
     "tests/interfaces/gateway/deadlines.rs",
     // The planned duration of a fault.

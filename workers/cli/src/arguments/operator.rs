@@ -228,3 +228,27 @@ mod tests {
         }
     }
 }
+
+/// `store`
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Copy every object of a store into another one, and compare the bytes; the same command continues after an interruption
+    #[command(after_help = "\
+Examples:
+  wildrydes store copy wildrydes-data s3://rides/fleet
+  AWS_ENDPOINT_URL=https://s3.example wildrydes store copy wildrydes-data s3://rides/fleet
+  wildrydes store copy s3://rides/fleet /srv/backup --json
+
+Stop every process that writes to the source first. The target must be empty, or hold objects of an earlier copy. Objects are
+compared by their SHA-256, as the target returns them. Afterwards set store.url of every process to the target.")]
+    Copy(CopyStore),
+}
+
+/// `store copy`
+#[derive(Debug, Args)]
+pub struct CopyStore {
+    /// The store to copy: a folder, file:///…, s3://BUCKET/PREFIX, gs://… or az://…
+    pub from: String,
+    /// Where to copy it
+    pub to: String,
+}

@@ -4,6 +4,9 @@
 //! queues, every publish confirmed). The runs alternate, so that a change in the machine's speed affects both alike. The
 //! broker's share is the time that the run on RabbitMQ needs beyond the in-process run. If RabbitMQ runs on this machine,
 //! its processor time is read as well.
+//!
+//! The object store of these runs is a temporary folder. With `--store`, the job also runs in process with that store, below a
+//! prefix of its own that is removed afterwards.
 
 use super::{
     in_process::{Files, with_fleet},
@@ -16,6 +19,8 @@ use crate::{
 };
 use anyhow::Context;
 use common::reading::Reading;
+use futures::TryStreamExt;
+use records::{StoreSettings, store};
 use runtime::{AmqpBroker, Broker, MemoryBroker, config::BrokerSettings};
 use serde::Serialize;
 use std::{
@@ -58,24 +63,30 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
     overrides.push(("weather.source".to_owned(), weather.display().to_string()));
     overrides.push(("splitter.chunk_size".to_owned(), options.chunk_size.to_string()));
     let with_broker = session.shared.broker.is_some();
-    let (mut in_process, mut on_rabbitmq) = (Vec::new(), Vec::new());
+    let (mut in_process, mut on_rabbitmq, mut in_store) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..options.runs {
-        let location = folder.join(format!("memory-{run}"));
+        let location = folder.join(format!("memory-{run}")).display().to_string();
         in_process.push(once(session, options, &overrides, &location, &rides, Arc::new(MemoryBroker::new())).await?);
         if with_broker {
             let namespace = format!("bench-{}-{run}.", std::process::id());
             let broker = AmqpBroker::new(BrokerSettings { namespace, ..session.section()? });
-            let location = folder.join(format!("rabbitmq-{run}"));
+            let location = folder.join(format!("rabbitmq-{run}")).display().to_string();
             let figures = once(session, options, &overrides, &location, &rides, Arc::new(broker.clone())).await;
             broker.remove_topology().await?;
             on_rabbitmq.push(figures?);
         }
+        if let Some(store) = &session.shared.store {
+            let location = format!("{}/bench-{}-{run}", store.trim_end_matches('/'), std::process::id());
+            let figures = once(session, options, &overrides, &location, &rides, Arc::new(MemoryBroker::new())).await;
+            remove(session, &location).await?;
+            in_store.push(figures?);
+        }
     }
-    let (memory, rabbitmq) = (median(in_process), (with_broker).then(|| median(on_rabbitmq)));
+    let (memory, rabbitmq, stored) = (median(in_process).context("no run")?, median(on_rabbitmq), median(in_store));
     if session.shared.json {
         println!(
             "{}",
-            serde_json::json!({ "rides": options.rides, "chunk_size": options.chunk_size, "in_process": memory, "rabbitmq": rabbitmq })
+            serde_json::json!({ "rides": options.rides, "chunk_size": options.chunk_size, "in_process": memory, "rabbitmq": rabbitmq, "store": stored })
         );
         return Ok(());
     }
@@ -88,6 +99,26 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
             100.0 * rabbitmq.broker_cpu_seconds / (rabbitmq.broker_cpu_seconds + rabbitmq.fleet_cpu_seconds),
         );
     }
+    if let Some(stored) = &stored {
+        print("with --store", stored);
+        println!(
+            "throughput with --store: {:.0} % of that with a folder",
+            100.0 * stored.rides_per_second / memory.rides_per_second
+        );
+    }
+    Ok(())
+}
+
+/// Removes a store.
+async fn remove(session: &Session, location: &str) -> Result<(), Failed> {
+    let settings = session.section::<StoreSettings>()?.at(location);
+    if !settings.is_remote() {
+        let folder = location.strip_prefix("file://").unwrap_or(location);
+        return Ok(std::fs::remove_dir_all(folder).with_context(|| format!("removing the folder {folder}"))?);
+    }
+    let store = store::open(&settings).map_err(Failed::Misused)?;
+    let objects: Vec<String> = store::list(&store, "").map_ok(|object| object.path).try_collect().await?;
+    store::remove_each(&store, objects.into_iter()).await?;
     Ok(())
 }
 
@@ -96,16 +127,17 @@ async fn once(
     session: &Session,
     options: &Bench,
     overrides: &[(String, String)],
-    location: &Path,
+    location: &str,
     rides: &Path,
     broker: Arc<dyn Broker>,
 ) -> Result<Figures, Failed> {
     let mut overrides = overrides.to_vec();
-    overrides.push(("store.url".to_owned(), location.display().to_string()));
+    overrides.push(("store.url".to_owned(), location.to_owned()));
     let mut session = session.with_overrides(overrides)?;
     // Without progress on standard error.
     session.shared.json = true;
     let store = session.store()?;
+    session.prove(&store).await?;
     let (paths, reading) = ([rides.to_owned()], Reading::default());
     let files = Files { paths: &paths, reading: &reading };
     let (fleet_cpu, broker_cpu, started) = (own_cpu(), broker_cpu(), Instant::now());
@@ -128,9 +160,10 @@ async fn once(
     Ok(figures)
 }
 
-fn median(mut runs: Vec<Figures>) -> Figures {
+/// Returns the figures of the run in the middle; `None` without a run.
+fn median(mut runs: Vec<Figures>) -> Option<Figures> {
     runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    runs[runs.len() / 2]
+    runs.get(runs.len() / 2).copied()
 }
 
 fn print(name: &str, figures: &Figures) {

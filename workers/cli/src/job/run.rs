@@ -12,6 +12,7 @@ use crate::{
 /// `run`
 pub(crate) async fn run(session: &Session, options: &Run) -> Result<(), Failed> {
     let (store, reading) = (session.store()?, reading(&options.reading)?);
+    session.prove(&store).await?;
     let files = Files { paths: &options.files, reading: &reading };
     if options.serve.serve.is_some() {
         return serve::run(session, &store, files, None).await;

@@ -1,10 +1,10 @@
-//! `doctor`: checks a fleet; each finding comes with its remedy. Changes nothing but a scratch object in the store, which it
-//! removes again.
+//! `doctor`: checks a fleet; each finding comes with its remedy. Changes nothing but scratch objects in the store,
+//! which it removes again.
 //!
 //! ```text
 //! broker    connection, version, feature flags, alarms, clock   the management API answers what AMQP does not; without
 //! queues    existence, arguments, policies, bindings, depths    it a check is "not checked", with the reason
-//! store     conditional writes, paused and waiting workers, documents of unknown versions
+//! store     conditional writes, unfinished uploads, paused and waiting workers, documents of unknown versions
 //! weather   station list, station files, clock
 //! ```
 
@@ -12,6 +12,7 @@ mod broker;
 mod findings;
 mod outside;
 mod permissions;
+mod store;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 pub(crate) async fn up(session: &Session, address: Option<SocketAddr>) -> Result<(), Failed> {
     let shutdown = shutdown::on_signal().context("installing signal handlers")?;
     let (broker, store) = (session.broker()?, session.swept_store()?);
+    session.await_proof(&store, &shutdown).await?;
     let gateway = match address {
         Some(_) => Some(serve::bind(session, broker.clone(), store.clone()).await?),
         None => None,

@@ -16,7 +16,7 @@ use common::{
     topology::{dead_queue, queue, retry_delays_of, retry_queue},
 };
 use futures::{StreamExt, stream};
-use records::{Store, registry, serving};
+use records::{Store, registry, serving, store};
 use runtime::{
     broker::{Delivery, deliveries},
     client::{Client, ClientError},
@@ -36,8 +36,9 @@ use utoipa::ToSchema;
 
 /// Maximum age of a snapshot.
 const FRESH: Duration = Duration::from_millis(900);
-/// Maximum age of the serving statistics.
+/// Maximum age of the serving statistics; with a service as the store, which bills every file read.
 const STATISTICS_FRESH: Duration = Duration::from_secs(10);
+const STATISTICS_FRESH_REMOTE: Duration = Duration::from_secs(60);
 /// Days that the serving statistics cover.
 const STATISTICS_DAYS: i64 = 7;
 /// Timeout for reading the queues, and for reading the serving statistics.
@@ -256,7 +257,8 @@ impl Observer {
     /// fails.
     pub(crate) async fn update_serving_metrics(&self) {
         let mut at = self.statistics_read_at.lock().await;
-        if at.is_some_and(|at| at.elapsed() < STATISTICS_FRESH) {
+        let fresh = if store::is_remote(&self.store) { STATISTICS_FRESH_REMOTE } else { STATISTICS_FRESH };
+        if at.is_some_and(|at| at.elapsed() < fresh) {
             return;
         }
         match tokio::time::timeout(LOOK_TIMEOUT, self.read_serving_statistics()).await {

@@ -45,8 +45,7 @@ use tokio::{
 const LOADS_MAX: usize = 16;
 /// Maximum number of loads in progress or waiting; further breeds get the fallback `loading`.
 const PENDING_MAX: usize = 1_024;
-/// Age after which a model is reloaded on its next use, in case the event of a promotion was lost. Also the minimum interval between
-/// two reloads of a model of another release.
+/// Minimum interval between two reloads of a model.
 const FRESH: Duration = Duration::from_secs(1);
 /// Stands for "never" among milliseconds since the start.
 const NEVER: u64 = u64::MAX;
@@ -107,6 +106,8 @@ pub(crate) struct Breeds {
     family: String,
     store: Store,
     wait: Duration,
+    /// Age after which a model is reloaded on its next use, in case the event of a promotion was lost.
+    fresh: Duration,
     slots: Slots,
     evictions: Evictions,
     /// Permits to read a model.
@@ -120,8 +121,16 @@ pub(crate) struct Breeds {
 }
 
 impl Breeds {
-    /// Creates an empty cache. At most `waiting_max` requests wait at the same time.
-    pub(crate) fn new(family: &str, store: &Store, models_max: usize, wait: Duration, waiting_max: usize) -> Self {
+    /// Creates an empty cache. At most `waiting_max` requests wait at the same time. A model is reloaded without an event once it is
+    /// `follow` old, but at most once a second.
+    pub(crate) fn new(
+        family: &str,
+        store: &Store,
+        models_max: usize,
+        wait: Duration,
+        follow: Duration,
+        waiting_max: usize,
+    ) -> Self {
         let evictions = Evictions::default();
         // With one shard, the bound is exact and evictions are the same in every run.
         let options = OptionsBuilder::new()
@@ -134,6 +143,7 @@ impl Breeds {
             family: family.to_owned(),
             store: Arc::clone(store),
             wait,
+            fresh: FRESH.max(follow),
             slots: Cache::with_options(options, UnitWeighter, BuildHasherDefault::default(), evictions.clone()),
             evictions,
             loading: Semaphore::new(LOADS_MAX),
@@ -295,11 +305,11 @@ impl Breeds {
     /// Reloads a model in the background if it is old, or if it is of another release: its successor may have been promoted.
     fn revalidate(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>, is_foreign: bool) {
         let now = breeds.now_ms();
-        let is_past = |then: u64| then == NEVER || now.saturating_sub(then) >= FRESH.as_millis() as u64;
-        let is_old = is_past(slot.read_ms.load(Ordering::Relaxed));
+        let is_past = |then: u64, age: Duration| then == NEVER || now.saturating_sub(then) >= age.as_millis() as u64;
+        let is_old = is_past(slot.read_ms.load(Ordering::Relaxed), breeds.fresh);
         let checked = slot.release_checked_ms.load(Ordering::Relaxed);
         let is_other_release = is_foreign
-            && is_past(checked)
+            && is_past(checked, FRESH)
             && slot.release_checked_ms.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_old || is_other_release {
             Self::reload(breeds, family, slot);

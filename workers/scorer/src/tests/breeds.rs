@@ -114,9 +114,11 @@ async fn concurrent_requests_for_a_breed_load_it_once() {
 #[tokio::test]
 async fn the_number_of_breeds_in_memory_is_bounded() {
     let store = memory();
-    let scorer =
-        with_champion(Settings { breed_models_max: 20, served_write_ms: 0, ..Settings::default() }, Arc::clone(&store))
-            .await;
+    let scorer = with_champion(
+        Settings { breed_models_max: 20, served_write_ms: Some(0), ..Settings::default() },
+        Arc::clone(&store),
+    )
+    .await;
     let breeds: Vec<String> = (0..100).map(|index| format!("b{index}")).collect();
     for (tenths, breed) in (0i32..).zip(&breeds) {
         put_breed(&store, &[&of_breed(breed, tenths)]).await;

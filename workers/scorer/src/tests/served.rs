@@ -109,7 +109,7 @@ async fn a_scorer_that_ends_writes_its_counts_and_one_without_statistics_none() 
 
     let silent = [
         Scorer::new(Settings::default(), Arc::clone(&store)).without_statistics(),
-        Scorer::new(Settings { served_write_ms: 0, ..Settings::default() }, Arc::clone(&store)),
+        Scorer::new(Settings { served_write_ms: Some(0), ..Settings::default() }, Arc::clone(&store)),
     ];
     for scorer in silent {
         ask_for(&scorer, request(), None).await.unwrap();

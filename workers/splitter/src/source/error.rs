@@ -45,6 +45,8 @@ pub(crate) enum ReadError {
 /// The error of a decoder or of a store, after `at` compressed bytes.
 pub(super) fn read_error(error: io::Error, at: u64) -> ReadError {
     match error.downcast::<object_store::Error>() {
+        // A service returns an object in several answers, and refuses the next one if the object is another by then.
+        Ok(object_store::Error::Precondition { path, .. }) => ReadError::Replaced(path),
         Ok(error) => ReadError::Store(error),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ReadError::CutShort(at),
         Err(error) => ReadError::Corrupt { at, error },

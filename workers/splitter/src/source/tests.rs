@@ -237,3 +237,12 @@ proptest! {
         });
     }
 }
+
+/// A service returns an object in several answers. If the object is replaced in between, the next attempt reads it anew.
+#[test]
+fn an_object_that_is_replaced_while_it_is_read_is_a_transient_failure() {
+    let replaced = object_store::Error::Precondition { path: "raw/x".to_owned(), source: "412".into() };
+    let error = super::error::read_error(std::io::Error::other(replaced), 7);
+    assert!(matches!(&error, ReadError::Replaced(path) if path == "raw/x"), "{error}");
+    assert!(matches!(crate::failure::read_failure(error), common::outcome::Failure::Transient { .. }));
+}

@@ -1,14 +1,14 @@
-//! Checks the object store and the weather service.
+//! Checks what the object store holds, and the weather service.
 
 use super::{
     broker::skew,
     findings::{Findings, Severity, several},
+    store,
 };
 use crate::{
     job::warning_in_words,
     session::{Failed, Session},
 };
-use anyhow::{Context, ensure};
 use common::{
     dataset::Manifest,
     document::WeatherWarnings,
@@ -19,7 +19,7 @@ use common::{
     waiting::Waiting,
 };
 use gateway::management::http_date;
-use records::{Store, control, layout, store};
+use records::{Store, control, layout};
 use reqwest::StatusCode;
 use runtime::{Broker, host};
 use serde_json::Value;
@@ -34,25 +34,8 @@ const SAMPLE_MAX: usize = 100;
 
 /// Runs the checks. Fails if the configuration is invalid.
 pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
-    let location = session.store_location()?;
-    let opened = match session.store() {
-        Ok(store) => Some(store),
-        Err(Failed::Misused(error)) => {
-            findings.broken("store", format!("{error:#}"), "set store.url to a folder that all workers see");
-            None
-        }
-        Err(other) => return Err(other),
-    };
+    let opened = store::examine(session, findings).await?;
     if let Some(store) = &opened {
-        match try_out(store).await {
-            Ok(()) => findings.ok("store", format!("{location}: write, read, conditional create and remove work")),
-            Err(error) => findings.broken(
-                "store",
-                format!("{location}: {error:#}"),
-                "check that there is space, that the folder is mounted, and that this user may write to it; a network file system \
-                 must support hard links",
-            ),
-        }
         paused(store, findings).await;
         waiting_workers(store, findings).await;
     } else {
@@ -62,22 +45,6 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
     }
     versions(session, opened.as_ref(), findings).await?;
     weather(session, findings).await
-}
-
-/// Creates an object, tries to create it again, reads and removes it.
-async fn try_out(store: &Store) -> anyhow::Result<()> {
-    let path = layout::scratch(&format!("doctor-{:016x}", host::random_range(0..=u64::MAX)));
-    let tried = async {
-        ensure!(store::create(store, &path, "1").await.context("writing")?, "{path} existed before it was created");
-        let again = store::create(store, &path, "2").await.context("writing conditionally")?;
-        ensure!(!again, "conditional writes do not work: the same object was created twice");
-        let read = store::read(store, &path).await.context("reading")?;
-        ensure!(read.as_deref() == Some(b"1"), "the bytes read differ from the bytes written");
-        Ok(())
-    };
-    let tried = tried.await;
-    let removed = store::remove(store, &path).await.context("removing");
-    tried.and(removed)
 }
 
 async fn paused(store: &Store, findings: &mut Findings) {
@@ -140,9 +107,9 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
             (layout::MODELS, layout::champion, Alias::SCHEMA.name),
         ];
         for (prefix, path, schema) in kinds {
-            let folders = store::folders(store, prefix).await.unwrap_or_default();
+            let folders = records::store::folders(store, prefix).await.unwrap_or_default();
             for path in folders.iter().take(SAMPLE_MAX).map(|name| path(name)) {
-                let document = match store::read_json::<Value>(store, &path).await {
+                let document = match records::store::read_json::<Value>(store, &path).await {
                     Ok(None) => continue,
                     read => read.ok().flatten(),
                 };

@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod models;
 pub mod noaa;
 pub mod processes;
+pub mod prometheus;
 pub mod properties;
 pub mod proxy;
 pub mod rabbitmq;

@@ -53,6 +53,8 @@ pub struct RabbitMq {
     pub origin: String,
     /// `http://…` of its management API, if it answers.
     pub management: Option<String>,
+    /// `http://…` of its metrics for Prometheus, if it serves them.
+    pub metrics: Option<String>,
     /// Keeps the watcher waiting; closed at the latest by the end of this process.
     _watcher: Option<ChildStdin>,
 }
@@ -102,7 +104,7 @@ pub fn broker() -> AmqpBroker {
 fn find() -> anyhow::Result<RabbitMq> {
     if let Some(url) = std::env::var("WILDRYDES_TEST_AMQP_URL").ok().filter(|url| !url.is_empty()) {
         let origin = "WILDRYDES_TEST_AMQP_URL".to_owned();
-        return Ok(RabbitMq { url, origin, management: None, _watcher: None });
+        return Ok(RabbitMq { url, origin, management: None, metrics: None, _watcher: None });
     }
     let mut tried = Vec::new();
     if succeeds("docker", &["info"]) {
@@ -136,12 +138,14 @@ fn from_docker() -> anyhow::Result<RabbitMq> {
     let container = GenericImage::new(name, tag)
         .with_exposed_port(5672.tcp())
         .with_exposed_port(15672.tcp())
+        .with_exposed_port(15692.tcp())
         .with_wait_for(WaitFor::message_on_stdout("Server startup complete"))
         .with_startup_timeout(Duration::from_secs(120))
         .start()
         .with_context(|| format!("starting {image}"))?;
     let port = container.get_host_port_ipv4(5672)?;
     let management = container.get_host_port_ipv4(15672)?;
+    let metrics = container.get_host_port_ipv4(15692)?;
     let id = container.id().to_owned();
     // The watcher removes it: a static is never dropped.
     std::mem::forget(container);
@@ -150,22 +154,24 @@ fn from_docker() -> anyhow::Result<RabbitMq> {
         url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
         origin: format!("container {image}"),
         management: management_api(management),
+        metrics: metrics_at(metrics),
         _watcher: Some(watcher),
     })
 }
 
 fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
     let folder = tempfile::Builder::new().prefix("wildrydes-rabbitmq-").tempdir()?.keep();
-    let [port, management, distribution_port, epmd_port] = free_ports()?;
+    let [port, management, metrics, distribution_port, epmd_port] = free_ports()?;
     let config = folder.join("rabbitmq.conf");
     std::fs::write(
         &config,
         format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users.guest = true\nlog.console = true\n\
-             management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
+             management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n\
+             prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics}\n"
         ),
     )?;
-    std::fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+    std::fs::write(folder.join("enabled_plugins"), "[rabbitmq_management,rabbitmq_prometheus].\n")?;
     std::fs::write(folder.join("advanced.config"), "[].\n")?;
     let mut child = Command::new(server)
         .env("RABBITMQ_NODENAME", format!("wildrydes-{port}@localhost"))
@@ -200,6 +206,7 @@ fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
         url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
         origin: format!("{server} in {}", folder.display()),
         management: management_api(management),
+        metrics: metrics_at(metrics),
         _watcher: Some(watcher),
     })
 }
@@ -241,8 +248,17 @@ pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
 /// The management API behind a port, if it answers: a container's port accepts connections even with nothing behind it.
 fn management_api(port: u16) -> Option<String> {
     let api = format!("http://guest:guest@127.0.0.1:{port}");
-    let ask = ["--silent", "--fail", "--max-time", "10", "--retry", "3", "--retry-all-errors"];
-    succeeds("curl", &[&ask[..], &[&format!("{api}/api/overview")]].concat()).then_some(api)
+    answers(&format!("{api}/api/overview")).then_some(api)
+}
+
+/// The metrics behind a port, if they are served.
+fn metrics_at(port: u16) -> Option<String> {
+    let url = format!("http://127.0.0.1:{port}");
+    answers(&format!("{url}/metrics")).then_some(url)
+}
+
+fn answers(url: &str) -> bool {
+    succeeds("curl", &["--silent", "--fail", "--max-time", "10", "--retry", "3", "--retry-all-errors", url])
 }
 
 pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {

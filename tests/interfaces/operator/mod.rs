@@ -1,5 +1,7 @@
 //! Tests of the operator's commands on RabbitMQ with real workers.
 
+mod alerts;
+mod dashboards;
 mod dead;
 mod doctor;
 mod follow;

@@ -1,6 +1,15 @@
 {{/* Refuses combinations of values that the schema cannot see, each with a sentence that says what to do. */}}
 {{- define "wildrydes.check" -}}
 {{- $values := .Values -}}
+{{- if not $values.broker.host -}}
+{{- fail "broker.host is empty: name the host of RabbitMQ, as in --set broker.host=rabbitmq." -}}
+{{- end -}}
+{{- if hasPrefix "amq." $values.broker.namespace -}}
+{{- fail (printf "broker.namespace is %s: RabbitMQ reserves names that begin with amq." $values.broker.namespace) -}}
+{{- end -}}
+{{- if not (regexMatch "^((s3|gs|az)://[^/]+(/.*)?|file:///.+)$" $values.store.url) -}}
+{{- fail (printf "store.url is %q: expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or file:///FOLDER with store.existingClaim." $values.store.url) -}}
+{{- end -}}
 {{- if and $values.keda.enabled $values.hpa.enabled -}}
 {{- fail "keda.enabled and hpa.enabled are both true: two scalers would fight over the replicas. Enable one of them." -}}
 {{- end -}}
@@ -43,6 +52,11 @@
 {{- $spec := include "wildrydes.merged" (dict "root" $ "own" $own) | fromYaml -}}
 {{- if $spec.enabled -}}
 {{- $scaling := $spec.scaling -}}
+{{- range $section, $_ := $spec.settings -}}
+{{- if has $section (list "broker" "store" "run") -}}
+{{- fail (printf "%s: settings.%s would replace what the chart sets itself: use the values broker, store and drainDeadlineMs, or the top-level settings." $name $section) -}}
+{{- end -}}
+{{- end -}}
 {{- if gt (int $scaling.min) (int $scaling.max) -}}
 {{- fail (printf "%s: scaling.min %d is greater than scaling.max %d." $name (int $scaling.min) (int $scaling.max)) -}}
 {{- end -}}

@@ -181,7 +181,7 @@ env:
 - name: password
   secret:
     secretName: {{ include "wildrydes.secret" . }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
     items:
       - {key: password, path: password}
 - name: tmp
@@ -191,13 +191,13 @@ env:
 - name: broker-ca
   secret:
     secretName: {{ . }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- with .root.Values.broker.tls.clientSecret }}
 - name: broker-client
   secret:
     secretName: {{ . }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440
 {{- end }}
 {{- with .root.Values.store.existingClaim }}
 - name: store

@@ -42,7 +42,9 @@ fn helms() -> &'static [Helm] {
         let majors: Vec<&str> = helms.iter().map(|helm| helm.version.as_str()).collect();
         match majors.len() {
             0 => pipeline_tests::print_uncaptured("not run: no helm; tests/charts prepare installs both majors"),
-            1 => pipeline_tests::print_uncaptured(format_args!("only with {majors:?}: tests/charts prepare installs both majors")),
+            1 => pipeline_tests::print_uncaptured(format_args!(
+                "only with {majors:?}: tests/charts prepare installs both majors"
+            )),
             _ => {}
         }
         helms

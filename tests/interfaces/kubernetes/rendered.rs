@@ -206,7 +206,8 @@ fn every_variable_is_a_setting() {
         for (owner, pod) in pods(&variant.resources) {
             let maps = variant.resources.iter().filter(is_kind("ConfigMap"));
             let shared = maps.flat_map(|map| map["data"].as_object().into_iter().flatten().map(|(key, _)| key.clone()));
-            let own = containers(pod).flat_map(|container| items(&container["env"])).map(|of| text(&of["name"]).to_owned());
+            let own =
+                containers(pod).flat_map(|container| items(&container["env"])).map(|of| text(&of["name"]).to_owned());
             for variable in shared.chain(own) {
                 let Some(path) = variable.strip_prefix("WILDRYDES__") else { continue };
                 let path = path.to_lowercase().replacen("__", ".", 1);
@@ -344,8 +345,11 @@ fn one_owner_decides_the_number_of_replicas() {
         }
         for scaler in &scalers {
             let target = &scaler["spec"]["scaleTargetRef"]["name"];
-            let exists = variant.resources.iter().filter(is_kind("Deployment")).any(|of| of["metadata"]["name"] == *target);
-            let behavior = scaler.pointer("/spec/behavior").or(scaler.pointer("/spec/advanced/horizontalPodAutoscalerConfig/behavior"));
+            let exists =
+                variant.resources.iter().filter(is_kind("Deployment")).any(|of| of["metadata"]["name"] == *target);
+            let behavior = scaler
+                .pointer("/spec/behavior")
+                .or(scaler.pointer("/spec/advanced/horizontalPodAutoscalerConfig/behavior"));
             if !exists || behavior.is_none_or(|behavior| behavior["scaleDown"].is_null()) {
                 wrong.push(format!("{} scales {target}: {behavior:?}", name(scaler)));
             }
@@ -375,7 +379,8 @@ fn every_work_queue_scales_its_process() {
             };
             let spec = &scaler["spec"];
             let triggers: Vec<&Value> = items(&spec["triggers"]).collect();
-            let queues: BTreeSet<&str> = triggers.iter().map(|trigger| text(&trigger["metadata"]["queueName"])).collect();
+            let queues: BTreeSet<&str> =
+                triggers.iter().map(|trigger| text(&trigger["metadata"]["queueName"])).collect();
             let expected: Vec<String> = process.queues.iter().map(|queue| format!("{namespace}{queue}")).collect();
             if !queues.iter().eq(expected.iter().collect::<BTreeSet<_>>().iter()) {
                 wrong.push(format!("{}: {queues:?}", process.name));
@@ -383,10 +388,13 @@ fn every_work_queue_scales_its_process() {
             for trigger in triggers {
                 let metadata = trigger["metadata"].as_object().expect("metadata");
                 let unknown: Vec<_> = metadata.keys().filter(|key| !TRIGGER_KEYS.contains(&key.as_str())).collect();
-                let counts = trigger["type"] == "rabbitmq" && metadata["protocol"] == "http" && metadata["mode"] == "QueueLength";
+                let counts = trigger["type"] == "rabbitmq"
+                    && metadata["protocol"] == "http"
+                    && metadata["mode"] == "QueueLength";
                 let is_text = metadata.values().all(Value::is_string);
                 let authenticated = variant.resources.iter().any(|of| {
-                    of["kind"] == "TriggerAuthentication" && of["metadata"]["name"] == trigger["authenticationRef"]["name"]
+                    of["kind"] == "TriggerAuthentication"
+                        && of["metadata"]["name"] == trigger["authenticationRef"]["name"]
                 });
                 if !unknown.is_empty() || !counts || !is_text || !authenticated {
                     wrong.push(format!("{}: {trigger}", process.name));
@@ -429,11 +437,13 @@ fn everything_is_denied_but_what_is_needed() {
         if policies.is_empty() {
             return;
         }
-        let port_of = |url: &str| url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()?.parse::<u64>().ok());
+        let port_of =
+            |url: &str| url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()?.parse::<u64>().ok());
         for (owner, pod) in pods(&variant.resources) {
             let labels = &pod["metadata"]["labels"];
             let own: Vec<&&Value> = policies.iter().filter(|of| selects(&of["spec"]["podSelector"], labels)).collect();
-            let covers = |direction: &str| own.iter().any(|of| items(&of["spec"]["policyTypes"]).any(|of| of == direction));
+            let covers =
+                |direction: &str| own.iter().any(|of| items(&of["spec"]["policyTypes"]).any(|of| of == direction));
             if !covers("Ingress") || !covers("Egress") {
                 wrong.push(format!("{owner} is not denied anything"));
             }
@@ -462,7 +472,10 @@ fn everything_is_denied_but_what_is_needed() {
 #[test]
 fn the_topology_precedes_the_workers() {
     of_every_variant(|variant, wrong| {
-        let hook = variant.resources.iter().find(|of| of["kind"] == "Job" && text(&of["metadata"]["name"]).ends_with("-topology"));
+        let hook = variant
+            .resources
+            .iter()
+            .find(|of| of["kind"] == "Job" && text(&of["metadata"]["name"]).ends_with("-topology"));
         let Some(job) = hook else { return wrong.push("no Job declares the topology".to_owned()) };
         let commands: Vec<String> = containers(&job["spec"]["template"]).map(|of| of["command"].to_string()).collect();
         if job["metadata"]["annotations"]["helm.sh/hook"] != "pre-install,pre-upgrade"

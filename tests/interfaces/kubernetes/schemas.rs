@@ -75,7 +75,8 @@ fn definitions() -> Option<BTreeMap<(String, String), Value>> {
 fn strict(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
-            let keeps = map.contains_key("additionalProperties") || map.contains_key("x-kubernetes-preserve-unknown-fields");
+            let keeps =
+                map.contains_key("additionalProperties") || map.contains_key("x-kubernetes-preserve-unknown-fields");
             if map.contains_key("properties") && !keeps {
                 map.insert("additionalProperties".to_owned(), false.into());
             }
@@ -91,7 +92,9 @@ fn strict(schema: &mut Value) {
 /// Validates resources of these groups. Returns how many of each kind there were.
 fn validate(definitions: &BTreeMap<(String, String), Value>, resources: &[Value], owner: &str) -> BTreeSet<String> {
     let mut kinds = BTreeSet::new();
-    for resource in resources.iter().filter(|of| ["keda.sh", "monitoring.coreos.com", "rabbitmq.com"].contains(&group(of))) {
+    for resource in
+        resources.iter().filter(|of| ["keda.sh", "monitoring.coreos.com", "rabbitmq.com"].contains(&group(of)))
+    {
         let kind = (text(&resource["apiVersion"]).to_owned(), text(&resource["kind"]).to_owned());
         let schema = definitions.get(&kind).unwrap_or_else(|| panic!("{owner}: nothing defines {kind:?}"));
         let validator = jsonschema::draft7::new(schema).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
@@ -131,12 +134,14 @@ fn printed_manifests_fit_the_definitions_of_rabbitmq() {
 
 #[test]
 fn rendered_rules_are_rules_of_prometheus() {
-    let all: Vec<&Value> = rendered().iter().flat_map(|of| of.resources.iter().filter(is_kind("PrometheusRule"))).collect();
+    let all: Vec<&Value> =
+        rendered().iter().flat_map(|of| of.resources.iter().filter(is_kind("PrometheusRule"))).collect();
     for rule in all.iter().filter(|rule| !rule["spec"]["groups"].as_array().is_none_or(Vec::is_empty)) {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("rules.json");
         fs::write(&file, rule["spec"].to_string()).expect("a file");
-        let Ok(ended) = Command::new("promtool").args(["check", "rules"]).arg(&file).stdin(Stdio::null()).output() else {
+        let Ok(ended) = Command::new("promtool").args(["check", "rules"]).arg(&file).stdin(Stdio::null()).output()
+        else {
             pipeline_tests::print_uncaptured("not run: no promtool, which comes with Prometheus");
             return;
         };

@@ -50,7 +50,9 @@ fn resources(namespace: &str, virtual_host: &str, options: &Manifests) -> Vec<Va
         let spec = json!({ "name": exchange.name, "type": kind, "durable": true, "vhost": virtual_host });
         resources.push(resource("Exchange", exchange.name.clone(), spec));
     }
-    resources.extend(topology.queues.iter().map(|queue| resource("Queue", queue.name.clone(), of_queue(queue, virtual_host))));
+    resources.extend(
+        topology.queues.iter().map(|queue| resource("Queue", queue.name.clone(), of_queue(queue, virtual_host))),
+    );
     for binding in &topology.bindings {
         let key = binding.routing_key.trim_end_matches(".#").replace('#', "all");
         let spec = json!({
@@ -60,7 +62,8 @@ fn resources(namespace: &str, virtual_host: &str, options: &Manifests) -> Vec<Va
         resources.push(resource("Binding", format!("{}-{key}-{}", binding.exchange, binding.queue), spec));
     }
     for user in &Permissions::of_fleet(namespace).users {
-        resources.extend(of_user(user, virtual_host, &options.secrets).map(|(kind, name, spec)| resource(kind, name, spec)));
+        resources
+            .extend(of_user(user, virtual_host, &options.secrets).map(|(kind, name, spec)| resource(kind, name, spec)));
     }
     resources
 }
@@ -81,7 +84,8 @@ fn of_user<'a>(
     virtual_host: &'a str,
     secrets: &'a str,
 ) -> impl Iterator<Item = (&'static str, String, Value)> {
-    let account = json!({ "tags": user.tags, "importCredentialsSecret": { "name": format!("{secrets}{}", user.role) } });
+    let account =
+        json!({ "tags": user.tags, "importCredentialsSecret": { "name": format!("{secrets}{}", user.role) } });
     let permissions = json!({
         "user": user.user, "vhost": virtual_host,
         "permissions": { "configure": user.configure, "write": user.write, "read": user.read },
@@ -134,7 +138,10 @@ mod tests {
             let mut names = BTreeSet::new();
             for resource in of_fleet(namespace) {
                 let name = resource["metadata"]["name"].as_str().unwrap().to_owned();
-                assert!(name.split('.').all(|label| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')), "{name}");
+                assert!(
+                    name.split('.').all(|label| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')),
+                    "{name}"
+                );
                 assert!(names.insert((resource["kind"].to_string(), name.clone())), "{name} occurs twice");
             }
         }

@@ -9,7 +9,7 @@
 //! this process, each with a store of its own that waits before every request. Needs Docker, or `--broker`.
 
 use anyhow::ensure;
-use axum::{Router, extract::State, http::Uri, response::IntoResponse, routing::get};
+use axum::{Router, extract::State, http::Uri, response::IntoResponse};
 use clap::Parser;
 use common::topology::queue;
 use merger::Merger;
@@ -108,9 +108,9 @@ impl SlowService {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let service = Self { files: Arc::new(files), delay };
-        tokio::spawn(async move {
-            axum::serve(listener, Router::new().fallback(get(Self::answer)).with_state(service)).await
-        });
+        tokio::spawn(
+            async move { axum::serve(listener, Router::new().fallback(Self::answer).with_state(service)).await },
+        );
         Ok(url)
     }
 
@@ -149,7 +149,7 @@ async fn weather(url: &str, arguments: &Arguments, processes: usize) -> anyhow::
         &[queue::SPLITTER],
         1,
         service,
-        &[("WILDRYDES__SPLITTER__CHUNK_SIZE", &size)],
+        &[("WILDRYDES__SPLITTER__CHUNK_SIZE", size.as_str())],
     );
     fleet.patience = PATIENCE;
     fleet.wait_for_sessions(&[queue::SPLITTER], 1);

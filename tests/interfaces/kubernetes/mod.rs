@@ -131,7 +131,7 @@ fn json(yaml: &Yaml<'_>) -> Value {
         Yaml::Value(Scalar::Boolean(value)) => (*value).into(),
         Yaml::Value(Scalar::Integer(value)) => (*value).into(),
         Yaml::Value(Scalar::FloatingPoint(value)) => value.into_inner().into(),
-        Yaml::Value(Scalar::String(value)) => value.as_ref().into(),
+        Yaml::Value(Scalar::String(value)) => (**value).into(),
         Yaml::Sequence(items) => items.iter().map(json).collect(),
         Yaml::Mapping(entries) => Value::Object(entries.iter().map(|(name, value)| (key(name), json(value))).collect()),
         Yaml::Tagged(_, value) => json(value),

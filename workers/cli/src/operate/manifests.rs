@@ -4,7 +4,7 @@ use crate::{
     arguments::Manifests,
     session::{Failed, Session},
 };
-use anyhow::ensure;
+use anyhow::anyhow;
 use common::{
     permissions::{Permissions, UserPermissions},
     topology::{ExchangeKind, Queue, Topology},
@@ -24,7 +24,9 @@ pub(crate) fn manifests(session: &Session, options: &Manifests) -> Result<String
     let mut text = String::new();
     for resource in resources {
         let name = format!("{} {}", resource["kind"], resource["metadata"]["name"]);
-        ensure!(names.insert(name.clone()), "two resources are named {name}: choose another broker.namespace");
+        if !names.insert(name.clone()) {
+            return Err(anyhow!("two resources are named {name}: choose another broker.namespace").into());
+        }
         text += &format!("---\n{resource:#}\n");
     }
     Ok(text)

@@ -23,6 +23,8 @@ mod fleet;
 mod gateway;
 #[path = "promises/inputs/mod.rs"]
 mod inputs;
+#[path = "interfaces/kubernetes/mod.rs"]
+mod kubernetes;
 #[path = "interfaces/operator/mod.rs"]
 mod operator;
 #[path = "promises/poison/mod.rs"]

@@ -66,7 +66,8 @@ pub fn read_yaml(path: &Path) -> Value {
 
 fn as_json(yaml: &Yaml<'_>) -> Value {
     if let Some(mapping) = yaml.as_mapping() {
-        let entry = |(key, value): (&Yaml<'_>, &Yaml<'_>)| (key.as_str().expect("keys are texts").to_owned(), as_json(value));
+        let entry =
+            |(key, value): (&Yaml<'_>, &Yaml<'_>)| (key.as_str().expect("keys are texts").to_owned(), as_json(value));
         return Value::Object(mapping.iter().map(entry).collect::<Map<_, _>>());
     }
     if let Some(items) = yaml.as_sequence() {
@@ -219,7 +220,8 @@ impl Prometheus {
     /// When the server does not answer.
     pub async fn unhealthy_rules(&self) -> Result<Vec<String>, String> {
         let data = self.call("rules", &[]).await?;
-        let rules = data["groups"].as_array().into_iter().flatten().filter_map(|group| group["rules"].as_array()).flatten();
+        let rules =
+            data["groups"].as_array().into_iter().flatten().filter_map(|group| group["rules"].as_array()).flatten();
         let unhealthy = rules.filter(|rule| rule["health"] != "ok");
         Ok(unhealthy.map(|rule| format!("{}: {} {}", rule["name"], rule["health"], rule["lastError"])).collect())
     }
@@ -237,7 +239,8 @@ const TARGETS: &str = "targets.json";
 
 /// Replaces the file of targets at once, so that the server reads it whole.
 fn write_targets(folder: &Path, addresses: &BTreeMap<String, String>) {
-    let target = |(name, address): (&String, &String)| json!({"targets": [address], "labels": {"__meta_dns_name": name}});
+    let target =
+        |(name, address): (&String, &String)| json!({"targets": [address], "labels": {"__meta_dns_name": name}});
     let targets: Value = addresses.iter().map(target).collect();
     fs::write(folder.join("new.json"), targets.to_string()).expect("the targets");
     fs::rename(folder.join("new.json"), folder.join(TARGETS)).expect("the targets");

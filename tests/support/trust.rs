@@ -75,6 +75,11 @@ fn quoted(phrase: &'static str) -> &'static str {
     phrase.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap_or_else(|| panic!("{phrase:?} is unknown"))
 }
 
+/// Returns the phrases of a cell; none if it says `nothing`.
+fn phrases(cell: &'static str) -> impl Iterator<Item = &'static str> {
+    cell.split(", ").filter(|phrase| *phrase != "nothing")
+}
+
 impl Reads {
     fn of_phrase(phrase: &'static str) -> Self {
         match phrase {
@@ -108,8 +113,8 @@ impl Trust {
         let [role, reads, writes, worst] = cells[..] else { panic!("{row}: expected four cells") };
         Self {
             role: quoted(role),
-            reads: reads.split(", ").map(Reads::of_phrase).collect(),
-            writes: writes.split(", ").map(Writes::of_phrase).collect(),
+            reads: phrases(reads).map(Reads::of_phrase).collect(),
+            writes: phrases(writes).map(Writes::of_phrase).collect(),
             worst,
         }
     }
@@ -117,6 +122,11 @@ impl Trust {
     /// Returns whether it is a worker's user.
     pub fn is_worker(&self) -> bool {
         PROCESSES.contains(&self.role)
+    }
+
+    /// Returns whether it may declare temporary queues.
+    pub fn listens(&self) -> bool {
+        !self.reads.is_empty()
     }
 
     /// Returns whether it may declare and delete exchanges and queues, other than queues that the broker names.
@@ -241,7 +251,7 @@ pub fn differences(namespace: &str) -> Vec<String> {
             }
         }
         compare("the default exchange".to_owned(), allows(&user.write, "amq.default"), trust.publishes("", "any"));
-        compare("temporary queues".to_owned(), allows(&user.configure, "amq.gen-x"), true);
+        compare("temporary queues".to_owned(), allows(&user.configure, "amq.gen-x"), trust.listens());
     }
     wrong
 }

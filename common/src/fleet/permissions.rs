@@ -80,6 +80,7 @@ impl Permissions {
         users.push(of_publisher(&topology, namespace));
         users.push(of_client(&topology, namespace));
         users.push(of_gateway(&topology, namespace));
+        users.push(of_scaler(namespace));
         users.push(of_operator(&topology, namespace));
         Self { users }
     }
@@ -204,6 +205,11 @@ fn of_gateway(topology: &Topology, namespace: &str) -> UserPermissions {
     UserPermissions { tags: &["management"], ..needs.into_user(process::GATEWAY.name, namespace) }
 }
 
+/// Asks the management interface for the lengths of queues, which needs no permission.
+fn of_scaler(namespace: &str) -> UserPermissions {
+    UserPermissions { tags: &["management"], ..Needs::default().into_user(topology::SCALER, namespace) }
+}
+
 /// Requests scores and weather, and reads the answers from a temporary queue.
 fn of_client(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
@@ -315,6 +321,13 @@ mod tests {
         assert_eq!(keys("n.ingest").write, r"^ride-batch\.v[0-9]+$");
         assert_eq!(keys("n.rpc").write, r"^(score-request\.v[0-9]+|weather-request\.v[0-9]+)$");
         assert_eq!((keys("n.dead").write.as_str(), keys("n.dead").read.as_str()), (NOTHING, "^.*$"));
+    }
+
+    #[test]
+    fn a_scaler_has_no_permission() {
+        let scaler = user("scaler");
+        let patterns = [scaler.configure.as_str(), scaler.write.as_str(), scaler.read.as_str()];
+        assert_eq!((patterns, scaler.tags, scaler.topics.len()), ([NOTHING; 3], ["management"].as_slice(), 0));
     }
 
     #[test]

@@ -53,5 +53,7 @@ pub fn process_of(queue: &str) -> &str {
 pub const PUBLISHER: &str = "publisher";
 /// Role of an external client that requests scores and weather.
 pub const CLIENT: &str = "client";
+/// Role of a program that scales workers by the lengths of their queues.
+pub const SCALER: &str = "scaler";
 /// Role of the person who operates the fleet.
 pub const OPERATOR: &str = "operator";

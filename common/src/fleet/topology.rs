@@ -27,7 +27,7 @@ use crate::{
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-pub use super::process::{self, CLIENT, OPERATOR, PROCESSES, PUBLISHER, Process, process_of, queue};
+pub use super::process::{self, CLIENT, OPERATOR, PROCESSES, PUBLISHER, Process, SCALER, process_of, queue};
 
 /// Delays of the retry queues of a work queue, in milliseconds.
 pub const RETRY_DELAYS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];

@@ -78,7 +78,11 @@ fn every_alert_fires_in_a_test_of_promtool_and_not_before_its_time() {
         for case in cases.iter().filter_map(|test| test["alert_rule_test"].as_array()).flatten() {
             let name = case["alertname"].as_str().expect("a name").to_owned();
             let expected = case["exp_alerts"].as_array().expect("a list");
-            if expected.is_empty() { waits.insert(name) } else { fires.insert(name) };
+            if expected.is_empty() {
+                waits.insert(name)
+            } else {
+                fires.insert(name)
+            };
         }
     }
     let names: BTreeSet<String> = alerts().into_keys().collect();
@@ -98,7 +102,11 @@ fn every_alert_links_to_its_runbook() {
             assert!(alert["annotations"][text].as_str().is_some_and(|text| text.len() > 10), "{name}: {text}");
         }
         let anchor = name.to_lowercase();
-        assert_eq!(alert["annotations"]["runbook_url"], format!("{{{{ $externalURL }}}}/user/README.md#{anchor}"), "{name}");
+        assert_eq!(
+            alert["annotations"]["runbook_url"],
+            format!("{{{{ $externalURL }}}}/user/README.md#{anchor}"),
+            "{name}"
+        );
         let runbook = runbooks.get(name).unwrap_or_else(|| panic!("{name} has no heading"));
         for part in ["**Meaning.** ", "**Look at.** ", "**Do.** "] {
             assert!(runbook.contains(part), "{name}: the runbook has no part {part:?}");
@@ -137,7 +145,8 @@ async fn alerts_fire_while_workers_are_dead_or_paused_and_messages_wait_or_are_g
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &settings);
     let mut addresses = prometheus::launch(&mut fleet, &process::ALL.map(|process| process.name));
     let server = Prometheus::start(&fleet, &addresses, broker).await;
-    let everything = "count(process:wildrydes_up:sum == 1) == 6 and count(worker:wildrydes_queue_consumers:max == 1) == 6";
+    let everything =
+        "count(process:wildrydes_up:sum == 1) == 6 and count(worker:wildrydes_queue_consumers:max == 1) == 6";
     fleet.until("Prometheus to see the fleet", async || server.has_value(everything).await).await;
     until_firing(&fleet, &server, &[]).await;
 

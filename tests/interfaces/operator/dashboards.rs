@@ -77,7 +77,10 @@ fn every_panel_has_a_description_a_unit_and_runbooks_that_exist() {
             for other in &panels[..index] {
                 let (other_columns, other_rows) = area(other);
                 let beside = columns.end <= other_columns.start || other_columns.end <= columns.start;
-                assert!(beside || rows.end <= other_rows.start || other_rows.end <= rows.start, "{name}: {title} covers {other}");
+                assert!(
+                    beside || rows.end <= other_rows.start || other_rows.end <= rows.start,
+                    "{name}: {title} covers {other}"
+                );
             }
             if panel["type"] == "row" {
                 continue;
@@ -91,7 +94,10 @@ fn every_panel_has_a_description_a_unit_and_runbooks_that_exist() {
                 continue;
             }
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{name}, {title}: no unit");
-            assert!(panel["fieldConfig"]["defaults"]["thresholds"]["steps"].is_array(), "{name}, {title}: no thresholds");
+            assert!(
+                panel["fieldConfig"]["defaults"]["thresholds"]["steps"].is_array(),
+                "{name}, {title}: no thresholds"
+            );
             for target in list(panel, "targets") {
                 assert_eq!(target["datasource"]["uid"], "${datasource}", "{name}, {title}");
                 let is_named = target["legendFormat"].as_str().is_some_and(|legend| !legend.is_empty());
@@ -153,11 +159,15 @@ async fn work(fleet: &Fleet, input: &Input, server: &Prometheus, api: &Api) {
     fleet.until("Prometheus to see the fleet", async || server.has_value(everything).await).await;
     succeed(fleet.wildrydes().args(["ingest", "--until", "dataset"]).arg(&input.rides));
     fleet.wait_for("the first model", |store| store.join("models/service-request/challenger.json").is_file());
-    fleet.until("Prometheus to see the training", async || server.has_value("wildrydes_verdicts_total > 0").await).await;
+    fleet
+        .until("Prometheus to see the training", async || server.has_value("wildrydes_verdicts_total > 0").await)
+        .await;
     succeed(fleet.wildrydes().args(["model", "promote", "challenger", "--why", "a test"]));
     fleet.until("a score", async || score(api).await).await;
     let more = input.folder().join("more.json");
-    succeed(pipeline_tests::processes::wildrydes().args(["generate", "rides", "--rides", "3000", "--seed", "7"]).arg(&more));
+    succeed(
+        pipeline_tests::processes::wildrydes().args(["generate", "rides", "--rides", "3000", "--seed", "7"]).arg(&more),
+    );
     succeed(fleet.wildrydes().args(["ingest", "--until", "dataset"]).arg(&more));
 }
 

@@ -7,6 +7,7 @@ mod models;
 mod observed;
 mod real;
 mod rollback;
+mod rolling;
 mod services;
 mod weather;
 

@@ -175,9 +175,14 @@ Examples:
   wildrydes doctor
   wildrydes doctor --broker amqp://user:password@rabbit/%2f --store /srv/wildrydes --json
   wildrydes doctor --set broker.management_url=https://rabbit.example:15671
+  wildrydes doctor --only store
 
 Exit code 0 if nothing is broken (warnings are allowed), 1 otherwise.")]
-    Doctor,
+    Doctor {
+        /// What to check [default: everything]
+        #[arg(long, value_enum, value_name = "PART")]
+        only: Option<DoctorPart>,
+    },
     /// Copy a fleet's object store
     #[command(
         subcommand,
@@ -256,6 +261,17 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// A part of the fleet that `doctor` checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorPart {
+    /// Broker, permissions and queues
+    Broker,
+    /// The object store
+    Store,
+    /// The weather service
+    Weather,
 }
 
 /// `config`
@@ -519,6 +535,29 @@ Examples:
     Apply,
     /// Print one RabbitMQ user per worker and external role, with the least permissions (--json for machines)
     Users(Users),
+    /// Print queues, exchanges, bindings, users and permissions as resources of RabbitMQ's messaging topology operator
+    #[command(after_help = "\
+Examples:
+  wildrydes topology manifests --cluster rabbitmq | kubectl apply --server-side -f -
+  wildrydes topology manifests --cluster rabbitmq --cluster-namespace messaging --secrets fleet-broker-
+
+A User reads the keys username and password of the Secret PREFIX and role. The operator keeps a queue whose resource is
+deleted, but it cannot change arguments or permissions: delete such a resource and apply it again.")]
+    Manifests(Manifests),
+}
+
+/// `topology manifests`
+#[derive(Debug, Args)]
+pub struct Manifests {
+    /// Name of the RabbitmqCluster
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// Namespace of the RabbitmqCluster [default: that of the resources]
+    #[arg(long, value_name = "NAME")]
+    pub cluster_namespace: Option<String>,
+    /// Prefix of the names of the users' Secrets
+    #[arg(long, value_name = "PREFIX", default_value = "wildrydes-broker-")]
+    pub secrets: String,
 }
 
 /// `topology users`
@@ -530,6 +569,9 @@ pub struct Users {
     /// As commands that create the users
     #[arg(long)]
     pub rabbitmqctl: bool,
+    /// Import them into RabbitMQ through its management API, as the administrator of broker.url
+    #[arg(long, requires = "passwords", conflicts_with_all = ["definitions", "rabbitmqctl"])]
+    pub import: bool,
     /// Folder of the passwords, in one file USER/password per user
     #[arg(long, value_name = "DIR")]
     pub passwords: Option<PathBuf>,

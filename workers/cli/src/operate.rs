@@ -4,6 +4,7 @@ mod control;
 mod dead;
 mod doctor;
 mod key;
+mod manifests;
 mod reference;
 mod replay;
 mod schema;

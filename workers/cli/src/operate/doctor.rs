@@ -17,16 +17,28 @@ mod store;
 mod tests;
 
 use crate::{
+    arguments::DoctorPart,
     output::print_json,
     session::{Failed, Session},
 };
 use findings::{Findings, Severity};
 
 /// `doctor`
-pub(crate) async fn doctor(session: &Session) -> Result<(), Failed> {
+pub(crate) async fn doctor(session: &Session, only: Option<DoctorPart>) -> Result<(), Failed> {
+    let checks = |part| only.is_none_or(|only| only == part);
     let mut findings = Findings::default();
-    broker::examine(session, &mut findings).await?;
-    outside::examine(session, &mut findings).await?;
+    if checks(DoctorPart::Broker) {
+        broker::examine(session, &mut findings).await?;
+    }
+    if checks(DoctorPart::Store) {
+        let store = outside::examine_store(session, &mut findings).await?;
+        if only.is_none() {
+            outside::versions(session, store.as_ref(), &mut findings).await?;
+        }
+    }
+    if checks(DoctorPart::Weather) {
+        outside::weather(session, &mut findings).await?;
+    }
     match session.shared.json {
         true => print_json(&findings.as_json())?,
         false => println!("{}", findings.lines().join("\n")),

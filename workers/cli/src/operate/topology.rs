@@ -2,7 +2,7 @@
 
 use crate::{
     arguments::TopologyCommand,
-    operate::users::users,
+    operate::{manifests::manifests, users::users},
     output::print_json,
     session::{Failed, Session},
 };
@@ -23,7 +23,8 @@ pub(crate) async fn topology(session: &Session, command: &TopologyCommand) -> Re
             print_json(&topology)?;
         }
         TopologyCommand::Show { dot: false } => print!("{}", table(&topology)?),
-        TopologyCommand::Users(options) => users(session, options)?,
+        TopologyCommand::Users(options) => users(session, options).await?,
+        TopologyCommand::Manifests(options) => print!("{}", manifests(session, options)?),
         TopologyCommand::Apply => {
             // Declare even if everything exists, so that the broker compares the arguments.
             let settings = BrokerSettings { declare: Declare::Always, ..session.section()? };

@@ -5,9 +5,10 @@ use crate::{
     output::print_json,
     session::{Failed, Session},
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use common::permissions::{Permissions, UserPermissions};
+use gateway::management::Management;
 use runtime::{config::BrokerSettings, host};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -23,7 +24,7 @@ use std::{
 const PASSWORD_LETTERS: usize = 32;
 
 /// `topology users`
-pub(crate) fn users(session: &Session, options: &Users) -> Result<(), Failed> {
+pub(crate) async fn users(session: &Session, options: &Users) -> Result<(), Failed> {
     let Permissions { users } = Permissions::of_fleet(&session.section::<BrokerSettings>()?.namespace);
     let virtual_host = session.broker()?.virtual_host()?;
     if options.generate
@@ -36,6 +37,11 @@ pub(crate) fn users(session: &Session, options: &Users) -> Result<(), Failed> {
     if options.definitions {
         let folder = options.passwords.as_deref().context("--definitions needs --passwords")?;
         print_json(&definitions(&users, &virtual_host, folder)?)?;
+    } else if options.import {
+        let folder = options.passwords.as_deref().context("--import needs --passwords")?;
+        let management = Management::new(&session.section::<BrokerSettings>()?).map_err(Failed::Misused)?;
+        management.import(&definitions(&users, &virtual_host, folder)?).await.map_err(|why| anyhow!(why))?;
+        println!("{} users and their permissions on {virtual_host} are imported", users.len());
     } else if options.rabbitmqctl {
         print!("{}", commands(&users, &virtual_host, options.passwords.as_deref())?);
     } else if session.shared.json {

@@ -1,7 +1,7 @@
 //! RabbitMQ's management API: rates, messages in flight and other facts that AMQP does not offer.
 
 use jiff::Timestamp;
-use reqwest::{Certificate, Client, StatusCode, Url, header::DATE};
+use reqwest::{Certificate, Client, RequestBuilder, StatusCode, Url, header::DATE};
 use runtime::config::BrokerSettings;
 use serde_json::Value;
 use std::time::Duration;
@@ -96,14 +96,33 @@ impl Management {
     /// # Errors
     /// As [`Self::get`].
     pub async fn ask(&self, parts: &[&str], query: &[(&str, &str)]) -> Result<Answer, String> {
+        let mut url = self.url(parts);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.answered(parts, self.client.get(url)).await
+    }
+
+    /// Imports users and permissions: `POST api/definitions`. Needs the tag `administrator`.
+    ///
+    /// # Errors
+    /// Returns why they are not imported.
+    pub async fn import(&self, definitions: &Value) -> Result<(), String> {
+        let parts = ["definitions"];
+        let request = self.client.post(self.url(&parts)).json(definitions);
+        self.answered(&parts, request).await.map(drop)
+    }
+
+    fn url(&self, parts: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("api").extend(parts);
         }
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let request = self.client.get(url).basic_auth(&self.user, self.password.as_deref());
+        url
+    }
+
+    async fn answered(&self, parts: &[&str], request: RequestBuilder) -> Result<Answer, String> {
+        let request = request.basic_auth(&self.user, self.password.as_deref());
         let away = |error: reqwest::Error| format!("no management API at {}: {}", self.base, cause(&error));
         let response = request.send().await.map_err(away)?;
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).and_then(http_date);
@@ -113,6 +132,7 @@ impl Management {
                 let refused: Value = serde_json::from_slice(&body).unwrap_or_default();
                 return Err(refusal(&self.user, refused["reason"].as_str().unwrap_or_default()));
             }
+            StatusCode::NO_CONTENT => return Ok(Answer { body: Value::Null, date }),
             // A failed health check is answered with 503.
             StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {}
             other => return Err(format!("the management API answered {} with {other}", parts.join("/"))),

@@ -32,8 +32,8 @@ use weather_fetcher::{
 /// Maximum number of dead letters per queue, and of documents per kind, whose versions are checked.
 const SAMPLE_MAX: usize = 100;
 
-/// Runs the checks. Fails if the configuration is invalid.
-pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
+/// Checks the store, and returns it if it can be opened. Fails if the configuration is invalid.
+pub(super) async fn examine_store(session: &Session, findings: &mut Findings) -> Result<Option<Store>, Failed> {
     let opened = store::examine(session, findings).await?;
     if let Some(store) = &opened {
         paused(store, findings).await;
@@ -43,8 +43,7 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
             findings.not_checked(check, "there is no store");
         }
     }
-    versions(session, opened.as_ref(), findings).await?;
-    weather(session, findings).await
+    Ok(opened)
 }
 
 async fn paused(store: &Store, findings: &mut Findings) {
@@ -78,7 +77,7 @@ pub(super) async fn waiting_workers(store: &Store, findings: &mut Findings) {
 
 /// Checks for unknown versions of dead letters and stored documents. Does not read work queues: that would count as a
 /// delivery.
-async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findings) -> Result<(), Failed> {
+pub(super) async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findings) -> Result<(), Failed> {
     let check = "document versions";
     let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
     let mut inspected = 0u64;
@@ -137,7 +136,7 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     Ok(())
 }
 
-async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
+pub(super) async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
     let settings = session.section::<WeatherSettings>()?;
     let places = settings.station_list_locations().map_err(|problem| Failed::Misused(problem.into()))?;
     let (mut failures, mut dates, mut found) = (Vec::new(), Vec::new(), None);

@@ -85,7 +85,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Resume(options) => operate::resume(&session, &options).await,
         Command::Drain(options) => operate::drain(&session, &options).await,
         Command::Store(command) => operate::store(&session, &command).await,
-        Command::Doctor { only } => operate::doctor(&session, *only).await,
+        Command::Doctor { only } => operate::doctor(&session, only).await,
         Command::Topology(command) => operate::topology(&session, &command).await,
         Command::Up(options) => operate::up(&session, options.serve).await,
         Command::Key(options) => operate::key(&session, &options),

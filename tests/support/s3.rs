@@ -85,7 +85,8 @@ fn from_python(packages: &Path) -> anyhow::Result<Service> {
     let [port] = free_ports()?;
     let server = Command::new("python3")
         .env("PYTHONPATH", packages)
-        .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/support/s3_server.py"))
+        .arg(port.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

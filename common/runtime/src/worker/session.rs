@@ -296,12 +296,10 @@ async fn session(
     let mut work = Work::new(name, options.prefetch);
     let mut events = stream::select_all(subscriptions.into_iter().map(deliveries));
     let mut running: JoinSet<Result<(), SessionBroken>> = JoinSet::new();
-    let quiet = tokio::time::sleep(HEALTHY_AFTER);
-    tokio::pin!(quiet);
     let mut proven = false;
     let mut reported = None;
-    let (tending, beating) = (tend(worker.as_ref()), options.beating(name));
-    tokio::pin!(tending, beating);
+    let (tending, beating, quiet) = (tend(worker.as_ref()), options.beating(name), tokio::time::sleep(HEALTHY_AFTER));
+    tokio::pin!(tending, beating, quiet);
     loop {
         work.follow(&control, connection.as_ref(), running.is_empty()).await?;
         options.report_work(name, control.is_paused(), &mut reported);

@@ -40,7 +40,7 @@ fn pods(resources: &[Value]) -> Vec<(String, &Value)> {
     let kinds = ["Deployment", "Job", "CronJob", "Pod"];
     let found = resources.iter().filter_map(|resource| {
         let kind = kinds.iter().find(|kind| resource["kind"] == **kind)?;
-        Some((name(resource), resource.pointer(template(*kind))?))
+        Some((name(resource), resource.pointer(template(kind))?))
     });
     found.collect()
 }

@@ -88,7 +88,7 @@ impl StoreSettings {
         match location {
             Location::Folder(_) => {
                 let unused = [("endpoint", self.endpoint.is_some()), ("region", self.region.is_some())];
-                for (key, _) in unused.iter().filter(|(_, is_set)| *is_set) {
+                if let Some((key, _)) = unused.iter().find(|(_, is_set)| *is_set) {
                     bail!("store.{key}: store.url names a folder, which has none; remove the setting");
                 }
             }

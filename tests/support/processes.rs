@@ -14,7 +14,7 @@ use runtime::{
 };
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs::File,
     path::{Path, PathBuf},
@@ -368,17 +368,21 @@ impl Fleet {
         self.logs().iter().filter(again).count()
     }
 
-    /// Complete chunks in the staging area.
+    /// Complete chunks of a batch in the staging area.
     pub fn staged_chunks(&self, batch_id: &str) -> usize {
-        let mut chunks = BTreeMap::<String, usize>::new();
-        for path in self.objects(&layout::staging(batch_id)) {
-            let (splitting, name) = path.rsplit_once('/').expect("a chunk is in the folder of its splitting");
-            if name.starts_with("chunk-") {
-                *chunks.entry(splitting.to_owned()).or_default() += 1;
-            }
-        }
-        // Counts the splitting with the most chunks: an abandoned one stays as it is until the dataset is complete.
-        chunks.into_values().max().unwrap_or(0)
+        staged(self.objects(&layout::staging(batch_id))).remove(batch_id).unwrap_or(0)
+    }
+
+    /// Complete chunks in the staging area, by batch.
+    pub fn all_staged_chunks(&self) -> BTreeMap<String, usize> {
+        staged(self.objects(layout::STAGING))
+    }
+
+    /// The batches whose dataset is complete.
+    pub fn ready_batches(&self) -> BTreeSet<String> {
+        let manifests = self.objects(layout::DATASET).into_iter();
+        let batch = |path: String| Some(path.strip_suffix("/manifest.json")?.rsplit_once('/')?.1.to_owned());
+        manifests.filter_map(batch).collect()
     }
 
     /// Returns whether a batch's dataset is complete.
@@ -493,6 +497,25 @@ impl Fleet {
         }
         self.running.clear();
     }
+}
+
+/// Counts the chunks among objects of the staging area, by batch.
+fn staged(paths: Vec<String>) -> BTreeMap<String, usize> {
+    let mut by_splitting = BTreeMap::<String, usize>::new();
+    for path in paths {
+        let (splitting, name) = path.rsplit_once('/').expect("a chunk is in the folder of its splitting");
+        if name.starts_with("chunk-") {
+            *by_splitting.entry(splitting.to_owned()).or_default() += 1;
+        }
+    }
+    let mut by_batch = BTreeMap::new();
+    for (splitting, chunks) in by_splitting {
+        let batch = splitting.split('/').nth(1).expect("a splitting is of a batch").to_owned();
+        // Counts the splitting with the most chunks: an abandoned one stays as it is until the dataset is complete.
+        let most: &mut usize = by_batch.entry(batch).or_default();
+        *most = chunks.max(*most);
+    }
+    by_batch
 }
 
 /// Waits for a future, also on a thread of a runtime.

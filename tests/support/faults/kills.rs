@@ -91,8 +91,11 @@ fn batch_files(input: &Input, plan: &Plan, kills: &Kills) -> Vec<PathBuf> {
 /// Kills and restarts workers while the batches, each of so many chunks, are in progress. Returns the number of kills by worker.
 fn strike(fleet: &mut Fleet, ids: &[String], chunks: usize, kills: &Kills) -> BTreeMap<&'static str, usize> {
     let started = Instant::now();
+    // Two requests to a store that is a service, however many batches there are: kills must not lag behind.
     let progress = |fleet: &Fleet| -> usize {
-        let of = |id: &String| if fleet.is_ready(id) { chunks } else { fleet.staged_chunks(id).min(chunks) };
+        let (ready, staged) = (fleet.ready_batches(), fleet.all_staged_chunks());
+        let of =
+            |id: &String| if ready.contains(id) { chunks } else { staged.get(id).map_or(0, |some| chunks.min(*some)) };
         ids.iter().map(of).sum()
     };
     let mut random = Xoshiro256PlusPlus::seed_from_u64(kills.seed);
@@ -105,7 +108,8 @@ fn strike(fleet: &mut Fleet, ids: &[String], chunks: usize, kills: &Kills) -> BT
         fleet.wait_for("progress", |_| progress(fleet) >= moment);
         // A random moment in the middle of some handling.
         std::thread::sleep(Duration::from_millis(random.random_range(0..=PAUSE_MS_MAX)));
-        if ids.iter().all(|id| fleet.is_ready(id)) {
+        let ready = fleet.ready_batches();
+        if ids.iter().all(|id| ready.contains(id)) {
             break;
         }
         let victim = PROCESSES[random.random_range(0..PROCESSES.len())];

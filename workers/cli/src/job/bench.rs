@@ -86,7 +86,13 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
     if session.shared.json {
         println!(
             "{}",
-            serde_json::json!({ "rides": options.rides, "chunk_size": options.chunk_size, "in_process": memory, "rabbitmq": rabbitmq, "store": stored })
+            serde_json::json!({
+                "rides": options.rides,
+                "chunk_size": options.chunk_size,
+                "in_process": memory,
+                "rabbitmq": rabbitmq,
+                "store": stored,
+            })
         );
         return Ok(());
     }

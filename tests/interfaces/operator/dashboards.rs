@@ -186,8 +186,10 @@ async fn every_panel_shows_a_running_fleet() {
     let settings: Vec<_> = SCRAPED.into_iter().chain(gateway::OPEN).chain(more).collect();
     let mut fleet = Fleet::start_some(&[], 1, noaa.url(), &settings);
     let addresses = prometheus::launch(&mut fleet, &process::ALL.map(|process| process.name));
-    let listening = fleet.logs().into_iter().find(|line| line["message"] == "listening").expect("the gateway listens");
-    let api = Api::at(listening["url"].as_str().expect("its address"));
+    let api = Api::at(&fleet.wait_for("the gateway's address", |_| {
+        let listening = fleet.logs().into_iter().find(|line| line["message"] == "listening")?;
+        listening["url"].as_str().map(str::to_owned)
+    }));
     let server = Prometheus::start(&fleet, &addresses, broker).await;
     work(&fleet, &input, &server, &api).await;
 

@@ -2,7 +2,7 @@
 //!
 //! The server reads the files of `deploy/prometheus` with these substitutions, so that a test takes seconds:
 //!
-//! * scrapes and rules: every second or two instead of every 15 s; each `for`: 1 s;
+//! * scrapes and rules: every 5 s and every second instead of every 15 s; each `for`: 1 s;
 //! * targets: `dns_sd_configs` become a file that lists this fleet's processes, each with the name that DNS would give;
 //!   `rabbitmq:15692` becomes the port of the tests' broker, and the pattern of queues begins with the fleet's namespace.
 //!
@@ -194,15 +194,6 @@ impl Prometheus {
         Ok(series.iter().any(|series| series["value"][1].as_str().is_some_and(|value| value != "NaN")))
     }
 
-    /// The values of a label in the series that `selector` names.
-    ///
-    /// # Errors
-    /// When the selector is not valid.
-    pub async fn label_values(&self, label: &str, selector: &str) -> Result<Vec<String>, String> {
-        let values = self.call(&format!("label/{label}/values"), &[("match[]", selector)]).await?;
-        Ok(values.as_array().into_iter().flatten().filter_map(|value| value.as_str().map(str::to_owned)).collect())
-    }
-
     /// The alerts that fire, each with `labels` and `annotations`.
     ///
     /// # Errors
@@ -248,7 +239,7 @@ fn write_targets(folder: &Path, addresses: &BTreeMap<String, String>) {
 
 /// Substitutes targets and intervals.
 fn scraping(mut config: Value, broker: &str, namespace: &str) -> Value {
-    config["global"] = json!({"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"});
+    config["global"] = json!({"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"});
     let broker = broker.trim_start_matches("http://");
     for job in config["scrape_configs"].as_array_mut().expect("jobs") {
         if let Some(names) = job.get("dns_sd_configs").map(|found| found[0]["names"].clone()) {

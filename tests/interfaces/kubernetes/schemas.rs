@@ -82,6 +82,10 @@ fn strict(schema: &mut Value) {
             }
             // Kubernetes knows formats, such as int32, that JSON Schema does not.
             map.remove("format");
+            // Patterns are Go's; JSON Schema's have no flags.
+            if map.get("pattern").and_then(Value::as_str).is_some_and(|pattern| pattern.contains("(?")) {
+                map.remove("pattern");
+            }
             map.values_mut().for_each(strict);
         }
         Value::Array(all) => all.iter_mut().for_each(strict),

@@ -26,7 +26,7 @@ use std::{
 const ACCOUNT: &str = "wildrydes";
 const KEY: &str = "d2lsZHJ5ZGVzLXRlc3Rz";
 
-/// The Azure service of this test process, started at the first call. Prints a line and returns `None` if there is none.
+/// The Azure service of this test process, started at the first call. Without one, prints that the tests do not run on it and returns `None`.
 ///
 /// # Panics
 /// If a service was given, but cannot be used.

@@ -29,7 +29,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The attribute of this name; empty if there is none.
+    /// Returns the value of an attribute; an absent one has an empty value.
     pub fn attribute(&self, name: &str) -> &str {
         self.attributes.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }

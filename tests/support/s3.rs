@@ -41,7 +41,7 @@ const LIFECYCLE: &str = "<LifecycleConfiguration><Rule><ID>unfinished</ID><Filte
     </AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>";
 const LIFECYCLE_MD5: &str = "WCzExJu4RX5ibo0cXf65Mw==";
 
-/// The S3 service of this test process, started at the first call. Prints a line and returns `None` if there is none.
+/// The S3 service of this test process, started at the first call. Without one, prints that the tests do not run on it and returns `None`.
 ///
 /// # Panics
 /// If a service was given, but cannot be used.

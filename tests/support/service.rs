@@ -80,7 +80,7 @@ impl Service {
     }
 }
 
-/// Returns the service that `find` finds, from the first call on. Prints which one it is, or `none` if there is none.
+/// Calls `find` once per process and returns its service. Prints where the service comes from; without one, prints the text `none`.
 ///
 /// # Panics
 /// If a service was given, but cannot be used.

@@ -33,12 +33,12 @@ fn tools() -> PathBuf {
     project().join("target/kubernetes")
 }
 
-/// Every helm that can be run, newest major last, each with its version; empty, with a line, if there is none.
+/// The installed versions of helm, in ascending order. Without one, prints that the tests did not run and is empty.
 fn helms() -> &'static [Helm] {
     static HELMS: LazyLock<Vec<Helm>> = LazyLock::new(|| {
         let installed = ["helm3", "helm4"].map(|name| tools().join(name)).to_vec();
         let candidates = if installed.iter().all(|file| file.exists()) { installed } else { vec!["helm".into()] };
-        let helms: Vec<Helm> = candidates.into_iter().filter_map(Helm::found).collect();
+        let helms: Vec<Helm> = candidates.into_iter().filter_map(Helm::detect).collect();
         let majors: Vec<&str> = helms.iter().map(|helm| helm.version.as_str()).collect();
         match majors.len() {
             0 => pipeline_tests::print_uncaptured("not run: no helm; tests/charts prepare installs both majors"),
@@ -60,7 +60,7 @@ struct Helm {
 }
 
 impl Helm {
-    fn found(program: PathBuf) -> Option<Self> {
+    fn detect(program: PathBuf) -> Option<Self> {
         let output = Command::new(&program).args(["version", "--short"]).stdin(Stdio::null()).output().ok()?;
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         output.status.success().then_some(Self { program, version })

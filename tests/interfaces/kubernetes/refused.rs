@@ -52,7 +52,7 @@ const REFUSED: [(&str, &str, &[&str]); 30] = [
         "workers: {merger: {resources: {requests: {memory: 2Gi}}}}",
         &["merger", "requests.memory 2Gi", "limits.memory 512Mi"],
     ),
-    ("a quantity that is none", "workers: {merger: {resources: {limits: {memory: lots}}}}", &["memory"]),
+    ("an invalid quantity", "workers: {merger: {resources: {limits: {memory: lots}}}}", &["memory"]),
     ("a drain deadline of hours", "workers: {trainer: {drainDeadlineMs: 99999999}}", &["drainDeadlineMs"]),
     (
         "a setting that the chart sets",

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Fails if a setting is invalid or the folder cannot be used; the message names the remedy.
 pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
     folder::keep_from_others();
-    opened(settings, &cloud::environment())
+    open_with(settings, &cloud::environment())
 }
 
 /// As [`open`], with these environment variables instead of those of this process. Leaves the umask as it is.
@@ -22,10 +22,6 @@ pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
 /// # Errors
 /// As for [`open`].
 pub fn open_with(settings: &StoreSettings, environment: &[(String, String)]) -> anyhow::Result<Store> {
-    opened(settings, environment)
-}
-
-fn opened(settings: &StoreSettings, environment: &[(String, String)]) -> anyhow::Result<Store> {
     Ok(match settings.location()? {
         Location::Folder(path) => folder::open(path, settings.fsync)?,
         Location::Cloud(bucket) => Arc::new(cloud::connect(&bucket, settings, environment)?),
@@ -58,7 +54,7 @@ pub fn open_swept(settings: &StoreSettings) -> anyhow::Result<Store> {
 pub fn open_existing(settings: &StoreSettings) -> anyhow::Result<Option<Store>> {
     match settings.location()? {
         Location::Folder(path) if !std::path::Path::new(path).exists() => Ok(None),
-        _ => opened(settings, &cloud::environment()).map(Some),
+        _ => open_with(settings, &cloud::environment()).map(Some),
     }
 }
 

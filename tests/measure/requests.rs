@@ -31,7 +31,7 @@ const SUBMITTER: &str = "wildrydes ingest";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    rustls::crypto::ring::default_provider().install_default().ok();
+    records::tls::install_cryptography();
     let Some(service) = s3() else { return ExitCode::FAILURE };
     let input = Input::of(arguments.rides);
     let url = service.new_url();

@@ -61,7 +61,7 @@ fn from_node(program: &Path) -> anyhow::Result<Service> {
     let watcher = end_with_this(&server)?;
     wait::within_blocking(SOON, "Azurite", || TcpStream::connect(("127.0.0.1", port))).map_err(anyhow::Error::msg)?;
     let endpoint = format!("http://127.0.0.1:{port}/{ACCOUNT}");
-    rustls::crypto::ring::default_provider().install_default().ok();
+    records::tls::install_cryptography();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(make_container(&endpoint))?;
     let environment = [

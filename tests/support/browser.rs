@@ -112,7 +112,7 @@ impl Chromedriver {
             capabilities.add_experimental_option("mobileEmulation", serde_json::json!({ "deviceMetrics": metrics }))?;
         }
         capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;
-        rustls::crypto::ring::default_provider().install_default().ok();
+        records::tls::install_cryptography();
         Ok(WebDriver::new(&self.url, capabilities).await?)
     }
 }

@@ -134,7 +134,8 @@ impl Drop for Serving {
     }
 }
 
-fn terminate(id: u32) {
+/// Sends SIGTERM to a process.
+pub fn terminate(id: u32) {
     let asked = Command::new("kill").args(["-TERM", &id.to_string()]).status().expect("kill runs");
     assert!(asked.success(), "it had ended by itself");
 }
@@ -240,7 +241,7 @@ impl Answer {
 impl Api {
     /// A client of the gateway at that address.
     pub fn at(url: &str) -> Self {
-        rustls::crypto::ring::default_provider().install_default().ok();
+        records::tls::install_cryptography();
         let client = Client::builder().no_proxy().build().expect("a client");
         Self { url: url.to_owned(), client }
     }

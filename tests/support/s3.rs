@@ -99,7 +99,7 @@ fn from_python(packages: &Path) -> anyhow::Result<Service> {
 /// Makes the bucket in a service on this port, with a rule for a part of it.
 fn with_bucket(port: u16, [id, secret]: [&str; 2], origin: String, watcher: ChildStdin) -> anyhow::Result<Service> {
     let endpoint = format!("http://127.0.0.1:{port}");
-    rustls::crypto::ring::default_provider().install_default().ok();
+    records::tls::install_cryptography();
     let bucket = AmazonS3Builder::new()
         .with_endpoint(&endpoint)
         .with_allow_http(true)

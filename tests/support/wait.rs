@@ -102,16 +102,18 @@ pub async fn within<L: Look>(
     what: impl Display,
     mut look: impl AsyncFnMut() -> L,
 ) -> Result<L::Value, String> {
-    let began = Instant::now();
+    let (began, mut before) = (Instant::now(), String::new());
     loop {
         let looked = Instant::now();
         let left = timeout.saturating_sub(began.elapsed());
         let seen = match tokio::time::timeout(left, look()).await.map(Look::value) {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(seen)) => seen,
-            Err(_) => "the last look took too long".to_owned(),
+            Err(_) if before.is_empty() => "the last look took too long".to_owned(),
+            Err(_) => format!("{before} (the last look took too long)"),
         };
         ended(began, timeout, &what, &seen)?;
+        before = seen;
         tokio::time::sleep(pause(looked)).await;
     }
 }
@@ -175,5 +177,19 @@ mod tests {
     async fn a_look_that_hangs_is_abandoned() {
         let failure = within(SHORT, "an answer", std::future::pending::<bool>).await.unwrap_err();
         assert!(failure.ends_with("the last look took too long"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_look_that_hangs_hides_nothing_that_was_seen_before() {
+        let mut looks = 0;
+        let look = async || {
+            looks += 1;
+            if looks > 1 {
+                std::future::pending::<()>().await;
+            }
+            Err::<(), _>("an empty queue")
+        };
+        let failure = within(SHORT, "a message", look).await.unwrap_err();
+        assert!(failure.ends_with("seen last: an empty queue (the last look took too long)"), "{failure}");
     }
 }

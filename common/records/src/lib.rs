@@ -9,6 +9,7 @@
 //! batch_log   the batches in their order of arrival        staging     enriched chunks, until their batch is complete
 //! datasets    joined rides and their manifests             registry    model versions and their aliases
 //! serving     serving statistics and scored rides          control     paused workers, and why workers wait
+//! tls         the cryptography of all connections
 //! ```
 
 pub mod batch_log;
@@ -20,6 +21,7 @@ pub mod registry;
 pub mod serving;
 pub mod staging;
 pub mod store;
+pub mod tls;
 pub mod uploads;
 
 pub use store::{Store, StoreSettings};

@@ -7,7 +7,7 @@
 
 mod listener;
 
-pub use listener::{Listener, bind};
+pub use listener::{Listener, listener, serve};
 
 use crate::metrics::metrics;
 use parking_lot::{Mutex, MutexGuard};

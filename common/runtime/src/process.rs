@@ -159,23 +159,15 @@ impl Process {
         F: Future<Output = Result<(), RunError>>,
     {
         let health = Health::default();
-        let address = self.settings::<RunSettings>().health_address();
-        let address = address.unwrap_or_else(|problem| exit_misconfigured(&anyhow::anyhow!("run.{problem}")));
-        let listener = address.map(health::bind).transpose().unwrap_or_else(|error| exit_misconfigured(&error));
-        let probes = async {
-            if let Some(listener) = listener {
-                let ended = listener.serve(health.clone(), self.store()).await;
-                tracing::error!(?ended, "the listener of probes ended");
-            }
-            std::future::pending().await
-        };
+        let listener = health::listener(&self.settings()).unwrap_or_else(|error| exit_misconfigured(&error));
+        let probes = health::serve(listener, health.clone(), self.store());
         let working = async {
             self.proven(&shutdown).await?;
-            Ok(run(health.clone()).await?)
+            Ok(run(health).await?)
         };
         tokio::select! {
             ended = working => ended,
-            never = probes => never,
+            never = probes => match never {},
         }
     }
 

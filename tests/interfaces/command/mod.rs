@@ -6,7 +6,7 @@ mod notebook;
 mod readme;
 mod status;
 
-use common::topology::Topology;
+use common::topology::{PROCESSES, Topology, process::GATEWAY};
 use pipeline_tests::processes::{Input, json_output, output, succeed, wildrydes, worker};
 use std::{
     path::Path,
@@ -52,6 +52,33 @@ fn the_demo_ends_with_the_report_and_the_next_command_works() {
     let again = succeed(&mut demo());
     assert!(again.ends_with(&report), "the same seed, the same report\n{again}");
     assert!(again.contains("is from an earlier run") && again.contains("none would have other weather now"), "{again}");
+}
+
+/// Under the name of a process, the command is that process: the image has one executable.
+#[test]
+fn the_command_is_a_process_under_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in PROCESSES.into_iter().chain([GATEWAY.name]) {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(wildrydes().get_program(), &link).unwrap();
+        let help = succeed(Command::new(&link).arg("--help"));
+        assert_eq!(help, succeed(worker(name).arg("--help")), "{name}");
+        assert!(help.contains(&format!("Usage: {name} ")), "{help}");
+    }
+}
+
+/// The demo and the benchmark make stores of their own, whatever the configuration says about that of the fleet.
+#[test]
+fn commands_with_a_store_of_their_own_do_not_read_the_settings_of_the_configured_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        "[store]\nurl = \"s3://rides\"\nendpoint = \"http://127.0.0.1:1\"\nallow_http = true\nregion = \"here\"\n";
+    std::fs::write(folder.path().join("wildrydes.toml"), settings).unwrap();
+    for command in ["demo --rides 2000 --dir .", "bench --rides 2000 --runs 1 --dir ."] {
+        let mut own = wildrydes();
+        own.current_dir(folder.path()).args(["--config", "wildrydes.toml", "--json"]).args(command.split(' '));
+        json_output(&mut own);
+    }
 }
 
 /// A truncated document is refused as a whole, with the place and what was expected.

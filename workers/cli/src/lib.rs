@@ -28,12 +28,26 @@ mod session;
 
 use arguments::{Arguments, Command};
 use clap::{CommandFactory, Parser};
-use runtime::telemetry;
+use common::topology::process::{GATEWAY, MERGER, SCORER, SPLITTER, TRAINER, WEATHER_FETCHER};
+use runtime::{telemetry, trace::exporter};
 use session::{Failed, Session};
-use std::process::ExitCode;
+use std::{ffi::OsStr, path::Path, process::ExitCode};
 
-/// Runs the command that the arguments name.
+/// Runs the command that the arguments name; under the name of a process of the fleet, that process. An image needs one executable.
 pub async fn run() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(OsStr::to_str) {
+        Some(name) if name == SPLITTER.name => splitter::process::run().await,
+        Some(name) if name == WEATHER_FETCHER.name => weather_fetcher::process::run().await,
+        Some(name) if name == MERGER.name => merger::process::run().await,
+        Some(name) if name == TRAINER.name => trainer::process::run().await,
+        Some(name) if name == SCORER.name => scorer::process::run().await,
+        Some(name) if name == GATEWAY.name => gateway::process::run().await,
+        _ => command().await,
+    }
+}
+
+async fn command() -> ExitCode {
     let arguments = Arguments::parse();
     if let Command::Completions { shell } = arguments.command {
         clap_complete::generate(shell, &mut Arguments::command(), "wildrydes", &mut output::Output);
@@ -41,7 +55,10 @@ pub async fn run() -> ExitCode {
     }
     let json = arguments.shared.json;
     let is_fleet = matches!(arguments.command, Command::Up(_));
-    let (error, code) = match dispatch(arguments).await {
+    let ended = dispatch(arguments).await;
+    // It may wait for a collector, for a limited time.
+    let _ = tokio::task::spawn_blocking(exporter::stop).await;
+    let (error, code) = match ended {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failed::Broken(error)) => (format!("{error:#}"), 1),
         Err(Failed::Misused(error)) => (format!("{error:#}"), 2),
@@ -63,6 +80,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
     let Arguments { command, shared } = arguments;
     let session = Session::new(shared, &command)?;
     session.start_logs(&command)?;
+    exporter::start(&session.section()?, "wildrydes").map_err(Failed::Misused)?;
     if session.shared.broker.is_some() && matches!(command, Command::Demo(_) | Command::Run(_)) {
         return Err(Failed::Misused(anyhow::anyhow!(
             "this command runs everything in this process, without a broker: omit --broker, or use `wildrydes ingest`"

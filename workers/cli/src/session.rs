@@ -38,6 +38,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 pub(crate) struct Session {
     pub(crate) configuration: Configuration,
     pub(crate) shared: Shared,
+    /// Location of a store that the command makes for itself, in the place of the configured one.
+    own_store: Option<String>,
     /// When the command began.
     pub(crate) started: Timestamp,
 }
@@ -46,14 +48,14 @@ impl Session {
     /// Loads the configuration, with the flags of `command` as its last layer.
     pub(crate) fn new(shared: Shared, command: &Command) -> Result<Self, Failed> {
         let configuration = configuration(&shared, command)?;
-        Ok(Self { configuration, shared, started: Timestamp::now() })
+        Ok(Self { configuration, shared, own_store: None, started: Timestamp::now() })
     }
 
-    /// Returns the same session with other overrides.
-    pub(crate) fn with_overrides(&self, overrides: Vec<(String, String)>) -> Result<Self, Failed> {
+    /// Returns the same session with other overrides and a store that the command makes for itself.
+    pub(crate) fn with_own_store(&self, location: String, overrides: Vec<(String, String)>) -> Result<Self, Failed> {
         let shared = Shared { overrides, ..self.shared.clone() };
         let configuration = load(&shared, &shared.overrides)?;
-        Ok(Self { configuration, shared, started: self.started })
+        Ok(Self { configuration, shared, own_store: Some(location), started: self.started })
     }
 
     /// Returns the settings of one section of the configuration.
@@ -61,14 +63,21 @@ impl Session {
         self.configuration.section().map_err(misused)
     }
 
+    /// Returns the settings of the store. Those of the configured store apply to one that the command makes for itself as far as they
+    /// can: a folder has no endpoint.
+    pub(crate) fn store_settings(&self) -> Result<StoreSettings, Failed> {
+        let configured: StoreSettings = self.section()?;
+        Ok(self.own_store.as_ref().map_or_else(|| configured.clone(), |location| configured.at(location)))
+    }
+
     /// Opens the store and creates it if it is missing.
     pub(crate) fn store(&self) -> Result<Store, Failed> {
-        store::open(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+        store::open(&self.store_settings()?).map_err(Failed::Misused)
     }
 
     /// Opens the store as [`Self::store`] does and removes what killed writers left there: for a process that stays.
     pub(crate) fn swept_store(&self) -> Result<Store, Failed> {
-        store::open_swept(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+        store::open_swept(&self.store_settings()?).map_err(Failed::Misused)
     }
 
     /// Proves that the store can be that of a fleet, for a command that runs one. Waits for a service that is down as long as a
@@ -84,7 +93,7 @@ impl Session {
     }
 
     async fn prove_within(&self, give_up_after: Duration, store: &Store, shutdown: &Shutdown) -> Result<(), Failed> {
-        let proof = await_proof(&self.section()?, store, give_up_after, shutdown).await;
+        let proof = await_proof(&self.store_settings()?, store, give_up_after, shutdown).await;
         proof.map_err(|error| match error {
             StoreError::Unfit { .. } => Failed::Misused(error.into()),
             StoreError::GaveUp { .. } => Failed::Broken(error.into()),
@@ -93,7 +102,7 @@ impl Session {
 
     /// Opens the store for a command that only reads: does not create a missing one.
     pub(crate) fn store_if_there(&self) -> Result<Option<Store>, Failed> {
-        store::open_existing(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+        store::open_existing(&self.store_settings()?).map_err(Failed::Misused)
     }
 
     /// Opens the store; fails if it does not exist.
@@ -114,7 +123,7 @@ impl Session {
 
     /// Returns the location of the store, as configured.
     pub(crate) fn store_location(&self) -> Result<String, Failed> {
-        Ok(self.section::<StoreSettings>()?.url)
+        Ok(self.store_settings()?.url)
     }
 
     /// Returns the broker that the configuration names. Does not connect.

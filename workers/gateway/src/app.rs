@@ -7,6 +7,7 @@ use crate::{
         connections::{Connections, HEAD_TIMEOUT},
         hosts::Hosts,
         pace::{UploadLimits, UploadSlots},
+        problem::Problem,
     },
     limits::Limit,
     link::Link,
@@ -19,7 +20,14 @@ use runtime::{
     Broker, Shutdown,
     config::{BrokerSettings, RunSettings, Settings as _},
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::sync::Semaphore;
 
 /// Maximum memory of all request bodies together, KiB; small bodies do not count.
@@ -89,6 +97,8 @@ pub(crate) struct App {
     /// One permit per KiB of a body in memory; small bodies take none.
     pub(crate) bodies: Semaphore,
     pub(crate) draining: Shutdown,
+    /// Whether the store is proven: only then is anything written to it.
+    is_proven: AtomicBool,
 }
 
 impl App {
@@ -126,6 +136,7 @@ impl App {
             requests: Semaphore::new(settings.requests_max),
             bodies: Semaphore::new(BODIES_KIB_MAX),
             draining: shutdown.clone(),
+            is_proven: AtomicBool::new(false),
             settings,
             batch_log: BatchLog::new(store.clone()),
             store,
@@ -134,6 +145,27 @@ impl App {
             metrics,
             observer,
         })
+    }
+
+    /// Records that the store is proven: from now on requests are answered.
+    pub(crate) fn set_proven(&self) {
+        self.is_proven.store(true, Relaxed);
+    }
+
+    /// Checks whether the process answers requests: not before its store is proven, nor once it shuts down.
+    ///
+    /// # Errors
+    /// 503 with the reason why not.
+    pub(crate) fn check_serving(&self) -> Result<(), Problem> {
+        if self.draining.is_cancelled() {
+            return Err(Problem::unavailable("shutting-down", "the gateway is shutting down"));
+        }
+        match self.is_proven.load(Relaxed) {
+            true => Ok(()),
+            false => {
+                Err(Problem::unavailable("starting", "the gateway waits for proof of its object store; see its log"))
+            }
+        }
     }
 
     pub(crate) fn stall(&self) -> Duration {

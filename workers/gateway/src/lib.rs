@@ -12,7 +12,7 @@
 //! | room | content |
 //! |---|---|
 //! | `app` | the state that every request sees |
-//! | [`settings`] | the section `[gateway]` |
+//! | [`settings`], [`process`] | the section `[gateway]`; the process |
 //! | `link` | the one connection to the broker; it reconnects |
 //! | `limits`, `metrics` | limits with their current use; all metrics |
 //! | `http` | sockets, connections, API keys, host names, headers, bodies, problems (RFC 9457) |
@@ -31,6 +31,7 @@ mod limits;
 mod link;
 mod metrics;
 mod page;
+pub mod process;
 mod score;
 pub mod settings;
 

@@ -29,6 +29,7 @@
 pub mod arrivals;
 mod dataset;
 pub mod join;
+pub mod process;
 mod settings;
 
 pub use settings::Settings;

@@ -16,6 +16,7 @@
 //! An event only triggers a read: the scorer serves what `champion.json` names then, so that events may arrive late, twice, in any
 //! order or not at all. Every request gets an answer, possibly a typed error.
 
+pub mod process;
 pub mod score;
 mod serve;
 mod stats;

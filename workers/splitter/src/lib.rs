@@ -17,6 +17,7 @@
 pub mod document;
 mod failure;
 mod pass;
+pub mod process;
 pub mod ride;
 mod source;
 pub mod split;

@@ -20,7 +20,7 @@
 //! | [`artefact`] | all of these to one artefact; pure |
 //! | [`release`] | breed models, registry, verdict, promotion |
 //! | [`report`] | the page that shows a model; pure |
-//! | [`settings`] | the section `[trainer]` |
+//! | [`settings`], [`process`] | the section `[trainer]`; the process |
 //! | [`worker`] | the worker: one message, one training |
 //!
 //! A model and its id are a pure function of its dataset manifests and settings. A set of datasets that has a model or a refusal is not
@@ -31,6 +31,7 @@ pub mod artefact;
 pub mod data;
 pub mod evaluate;
 pub mod fit;
+pub mod process;
 pub mod release;
 pub mod report;
 pub mod select;

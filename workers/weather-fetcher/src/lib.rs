@@ -29,6 +29,7 @@ pub mod formats;
 pub mod inspect;
 pub mod join;
 pub mod lookup;
+pub mod process;
 mod settings;
 pub mod sources;
 pub mod stations;

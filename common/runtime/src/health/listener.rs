@@ -1,7 +1,7 @@
 //! The HTTP listener of probes and Prometheus: `/livez`, `/readyz` and `/metrics`.
 
 use super::{Health, unreachable};
-use crate::metrics::metrics;
+use crate::{config::RunSettings, metrics::metrics};
 use anyhow::Context;
 use axum::{
     Router,
@@ -13,7 +13,7 @@ use axum::{
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use records::Store;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 /// Maximum number of concurrent connections: a few probes and scrapers. Further ones are closed.
@@ -26,25 +26,35 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A listener that is bound, but does not serve yet.
 pub struct Listener(std::net::TcpListener);
 
-/// Binds the listener.
+/// Binds the listener; `None` if the settings name no address.
 ///
 /// # Errors
-/// Fails if the address is in use or not one of this machine.
-pub fn bind(address: SocketAddr) -> anyhow::Result<Listener> {
+/// Fails if the address is invalid, in use or not one of this machine.
+pub fn listener(run: &RunSettings) -> anyhow::Result<Option<Listener>> {
+    let Some(address) = run.health_address().map_err(|problem| anyhow::anyhow!("run.{problem}"))? else {
+        return Ok(None);
+    };
     let bound = || {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        std::io::Result::Ok(listener)
+        std::io::Result::Ok(Listener(listener))
     };
-    bound().map(Listener).with_context(|| format!("run.health_bind = {address}"))
+    bound().map(Some).with_context(|| format!("run.health_bind = {address}"))
+}
+
+/// Serves the health of this process until the future is dropped; without a listener, does nothing until then.
+pub async fn serve(listener: Option<Listener>, health: Health, store: Store) -> Infallible {
+    if let Some(listener) = listener {
+        let ended = listener.serve(health, store).await;
+        tracing::error!(?ended, "the listener of probes ended");
+    }
+    std::future::pending().await
 }
 
 impl Listener {
-    /// Serves the health of this process until the future is dropped.
-    ///
     /// # Errors
     /// Fails if the socket cannot be used.
-    pub async fn serve(self, health: Health, store: Store) -> std::io::Result<()> {
+    async fn serve(self, health: Health, store: Store) -> std::io::Result<()> {
         let router = Router::new()
             .route("/livez", get(live))
             .route("/readyz", get(ready))

@@ -36,8 +36,7 @@ pub fn start(settings: &TelemetrySettings, service: &'static str) -> anyhow::Res
     if is_disabled || (settings.otlp.is_empty() && !ENDPOINTS.iter().any(named)) {
         return Ok(());
     }
-    // The HTTP client needs it; it is the same for the whole process.
-    rustls::crypto::ring::default_provider().install_default().ok();
+    records::tls::install_cryptography();
     let exporter = SpanExporter::builder().with_http();
     let exporter = match settings.otlp.is_empty() {
         true => exporter,

@@ -71,7 +71,7 @@ impl Remote {
             }
             None => std::env::var("WILDRYDES_API_KEY").ok(),
         };
-        rustls::crypto::ring::default_provider().install_default().ok();
+        records::tls::install_cryptography();
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
         Ok(Some(Self { client, base, key }))
     }

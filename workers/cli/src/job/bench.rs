@@ -20,7 +20,7 @@ use crate::{
 use anyhow::Context;
 use common::reading::Reading;
 use futures::TryStreamExt;
-use records::{StoreSettings, store};
+use records::store;
 use runtime::{AmqpBroker, Broker, MemoryBroker, config::BrokerSettings};
 use serde::Serialize;
 use std::{
@@ -117,7 +117,7 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
 
 /// Removes a store.
 async fn remove(session: &Session, location: &str) -> Result<(), Failed> {
-    let settings = session.section::<StoreSettings>()?.at(location);
+    let settings = session.store_settings()?.at(location);
     if !settings.is_remote() {
         let folder = location.strip_prefix("file://").unwrap_or(location);
         return Ok(std::fs::remove_dir_all(folder).with_context(|| format!("removing the folder {folder}"))?);
@@ -137,9 +137,7 @@ async fn once(
     rides: &Path,
     broker: Arc<dyn Broker>,
 ) -> Result<Figures, Failed> {
-    let mut overrides = overrides.to_vec();
-    overrides.push(("store.url".to_owned(), location.to_owned()));
-    let mut session = session.with_overrides(overrides)?;
+    let mut session = session.with_own_store(location.to_owned(), overrides.to_vec())?;
     // Without progress on standard error.
     session.shared.json = true;
     let store = session.store()?;

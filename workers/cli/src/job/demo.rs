@@ -27,15 +27,16 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     }
     // One store per demo: the model would also be trained on the rides of another seed.
     let location = options.dir.join(format!("store-{}-seed-{}", options.rides, options.seed));
-    let location = session.shared.store.clone().unwrap_or_else(|| location.display().to_string());
-    let mut overrides =
-        vec![("store.url".to_owned(), location), ("weather.source".to_owned(), weather.display().to_string())];
+    let set = session.shared.overrides.iter().rfind(|(key, _)| key == "store.url").map(|(_, url)| url);
+    let chosen = session.shared.store.as_ref().or(set).cloned();
+    let location = chosen.unwrap_or_else(|| location.display().to_string());
+    let mut overrides = vec![("weather.source".to_owned(), weather.display().to_string())];
     overrides.extend(session.shared.overrides.clone());
     if let Some(address) = options.serve.serve {
         // The decision whether a key is required does not change with the store.
         overrides.extend(decided_serve_overrides(&session.section()?, address));
     }
-    let session = session.with_overrides(overrides)?;
+    let session = session.with_own_store(location, overrides)?;
     let store = session.store()?;
     let (paths, reading) = ([rides], Reading::default());
     let files = Files { paths: &paths, reading: &reading };

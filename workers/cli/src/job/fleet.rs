@@ -5,6 +5,7 @@ use records::Store;
 use runtime::{
     Broker, Shutdown, Worker,
     config::{BrokerSettings, RunSettings},
+    health::Health,
     process::run_options,
     worker::{RunError, RunOptions, run},
 };
@@ -18,18 +19,18 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts one worker of each kind, configured by the session. If `pausable`, the workers follow `wildrydes pause`.
+    /// Starts one worker of each kind, configured by the session. With a `health`, the workers report to it, and follow `wildrydes pause`.
     pub(crate) fn start(
         session: &Session,
         broker: Arc<dyn Broker>,
         store: Store,
         shutdown: Shutdown,
-        pausable: bool,
+        health: Option<Health>,
     ) -> Result<Self, Failed> {
         let (run_settings, broker_settings) = (session.section()?, session.section()?);
         let mut fleet = Self { workers: JoinSet::new(), shutdown };
-        let control = pausable.then(|| store.clone());
-        let context = WorkerContext { broker, run_settings, broker_settings, control, waiting: store.clone() };
+        let control = health.is_some().then(|| store.clone());
+        let context = WorkerContext { broker, run_settings, broker_settings, control, health, waiting: store.clone() };
         fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &context);
         let fetcher = weather_fetcher::WeatherFetcher::new(session.section()?, store.clone());
         let fetcher = fetcher.map_err(Failed::Misused)?;
@@ -45,7 +46,8 @@ impl Fleet {
     fn add<W: Worker>(&mut self, worker: W, context: &WorkerContext) {
         let options = run_options::<W>(&context.run_settings, &context.broker_settings);
         let (control, waiting) = (context.control.clone(), Some(context.waiting.clone()));
-        let options = RunOptions { control, waiting, ..options };
+        let health = context.health.clone();
+        let options = RunOptions { control, waiting, health, ..options };
         self.workers.spawn(run(Arc::new(worker), Arc::clone(&context.broker), options, self.shutdown.clone()));
     }
 
@@ -87,5 +89,6 @@ struct WorkerContext {
     run_settings: RunSettings,
     broker_settings: BrokerSettings,
     control: Option<Store>,
+    health: Option<Health>,
     waiting: Store,
 }

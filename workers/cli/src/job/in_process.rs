@@ -44,7 +44,7 @@ pub(crate) async fn with_fleet(
     files: Files<'_>,
 ) -> Result<Outcome, Failed> {
     let shutdown = Shutdown::new();
-    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown, false)?;
+    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown, None)?;
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;
     let outcome = tokio::select! {
         outcome = to_the_model(session, &broker, &client, store, files) => outcome?,

@@ -35,7 +35,7 @@ pub(crate) async fn run(
     let gateway = gateway.bind().await.map_err(Failed::Misused)?;
     let url = gateway.url();
     eprintln!("page and API: {url}   (docs: {url}/docs)");
-    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown.clone(), false)?;
+    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown.clone(), None)?;
     let mut serving = tokio::spawn(gateway.serve(shutdown.clone()));
     let done = tokio::select! {
         biased;

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::{HumanBytes, HumanCount};
 use jiff::SignedDuration;
 use records::{
-    Store, StoreSettings, layout,
+    Store, layout,
     registry::{self, VersionKey},
     serving,
     store::{self, Folder},
@@ -152,6 +152,6 @@ async fn remove(session: &Session, store: &Store, removal: &Removal) -> Result<(
     store::remove_each(store, removal.days.values().flat_map(|day| day.objects.iter().cloned())).await?;
     let versions: Vec<String> = removal.versions.keys().map(|(family, id)| layout::model_version(family, id)).collect();
     let folders = versions.iter().chain(removal.days.keys()).map(String::as_str);
-    store::remove_empty_folders(&session.section::<StoreSettings>()?, folders);
+    store::remove_empty_folders(&session.store_settings()?, folders);
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 use batches::{BatchStatus, Listing, Which};
 use common::{dead_letter::Letter, message::WorkerControl};
-use records::{Store, StoreSettings, store};
+use records::{Store, store};
 use table::letters_note;
 
 /// `status`
@@ -96,7 +96,7 @@ async fn listing(
     paused: &[WorkerControl],
 ) -> Result<Listing, Failed> {
     // Write only as the store's own user: the workers could not replace files of another user, such as root.
-    if matches!(which, Which::Newest(_)) && store::is_own(&session.section::<StoreSettings>()?) {
+    if matches!(which, Which::Newest(_)) && store::is_own(&session.store_settings()?) {
         store::keep_from_others();
         batches::prepare(store).await?;
     }

@@ -7,10 +7,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use indicatif::HumanBytes;
-use records::{
-    StoreSettings,
-    store::{self, Copied, CopyError, Extent, Unproven},
-};
+use records::store::{self, Copied, CopyError, Extent, Unproven};
 use runtime::host;
 use serde_json::json;
 
@@ -25,7 +22,7 @@ pub(crate) async fn store(session: &Session, command: &StoreCommand) -> Result<(
 
 /// `store copy`
 async fn copy(session: &Session, CopyStore { from, to }: &CopyStore) -> Result<(), Failed> {
-    let settings = session.section::<StoreSettings>()?;
+    let settings = session.store_settings()?;
     let (source, target) = (settings.at(from), settings.at(to));
     let Some(source) = store::open_existing(&source).map_err(Failed::Misused)? else {
         return Err(Failed::Broken(anyhow!("there is no store {from}")));

@@ -28,7 +28,8 @@ pub(crate) async fn alive() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Returns whether requests can be answered: not while the broker is away or blocked, no scorer runs, or the gateway shuts down.
+/// Returns whether requests can be answered: not while the store is not proven yet, the broker is away or blocked, no scorer runs, or
+/// the gateway shuts down.
 #[utoipa::path(get, path = "/readyz", tag = "Operation", security(()), responses((status = 200, description = "It is ready", body = Health)))]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Answer<Health> {
     readiness(&app)?;
@@ -40,9 +41,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Answer<Health> {
 /// # Errors
 /// 503 with the reason why not.
 pub(crate) fn readiness(app: &App) -> Result<(), Problem> {
-    if app.draining.is_cancelled() {
-        return Err(Problem::unavailable("shutting-down", "the gateway is shutting down"));
-    }
+    app.check_serving()?;
     app.link.requester(queue::SCORER).map(drop)
 }
 

@@ -66,7 +66,7 @@ impl Management {
             "" => "/".to_owned(),
             path => decoded(&path[1..]),
         };
-        rustls::crypto::ring::default_provider().install_default().ok();
+        records::tls::install_cryptography();
         let mut client = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
         if let Some(file) = &settings.ca_file {
             let wrong = |why: String| misused(format!("broker.ca_file = {file}: {why}"));

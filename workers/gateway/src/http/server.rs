@@ -67,12 +67,16 @@ impl Gateway {
         Bound::new(self).await
     }
 
-    /// Binds to the address of the settings and serves until `shutdown`.
+    /// Binds to the address of the settings and serves until `shutdown`, requests once `proof` of the store is there.
     ///
     /// # Errors
-    /// As [`Self::bind`].
-    pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.bind().await?.serve(shutdown).await
+    /// As [`Self::bind`], and fails if `proof` of the store does; only probes are answered before.
+    pub async fn serve_after(
+        self,
+        proof: impl Future<Output = anyhow::Result<()>>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<()> {
+        self.bind().await?.serve_after(proof, shutdown).await
     }
 }
 
@@ -82,7 +86,7 @@ impl Bound {
         let bind_address = settings.address().map_err(|problem| anyhow::anyhow!("gateway.{problem}"))?;
         let tls = match (&settings.tls_cert_file, &settings.tls_key_file) {
             (Some(cert), Some(key)) => {
-                rustls::crypto::ring::default_provider().install_default().ok();
+                records::tls::install_cryptography();
                 let read = RustlsConfig::from_pem_file(cert, key).await;
                 Some(read.with_context(|| format!("gateway.tls_cert_file = {cert}, tls_key_file = {key}"))?)
             }
@@ -115,22 +119,24 @@ impl Bound {
     /// # Errors
     /// Fails if the socket fails.
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        if self.gateway.settings.auth == Auth::Off {
-            tracing::warn!(address = %self.address, "API keys are off: whoever can reach this port may do everything");
-        }
-        if self.tls.is_none() && !self.address.ip().is_loopback() {
-            tracing::warn!(address = %self.address, "keys and rides are sent unencrypted: set gateway.tls_cert_file, or put a TLS proxy in front");
-        }
+        self.serve_after(std::future::ready(Ok(())), shutdown).await
+    }
+
+    async fn serve_after(
+        self,
+        proof: impl Future<Output = anyhow::Result<()>>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<()> {
+        self.warn();
         let url = self.url();
         let connections_max = connections_max(self.gateway.settings.connections_max, self.descriptors);
         let Self { gateway, listener, ops, tls, address, descriptors } = self;
         let app = App::start(gateway, address, connections_max, descriptors, &shutdown);
-        match uploads::sweep(&app.store, host::now()).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "removed abandoned uploads"),
-            Err(error) => tracing::warn!(%error, "cannot look for abandoned uploads"),
-        }
-        tokio::spawn(prepare(app.batch_log.clone()));
+        let opened = async {
+            proof.await?;
+            open(&app).await;
+            Ok(())
+        };
         let router = layered(&app);
         let handle = Handle::new();
         tokio::spawn(drain(Arc::clone(&app), shutdown.clone(), handle.clone()));
@@ -152,14 +158,39 @@ impl Bound {
             BoundedListener::new(listener, Arc::clone(&app.connections), &app.metrics, app.write_timeout())?;
         let server = Server::<Peer>::from_listener(answer_in_time);
         let service = router.into_make_service_with_connect_info::<Peer>();
-        let served = match tls {
-            Some(config) => patient(server.acceptor(RustlsAcceptor::new(config)), handle).serve(service).await,
-            None => patient(server, handle).serve(service).await,
+        let serving = async {
+            let served = match tls {
+                Some(config) => patient(server.acceptor(RustlsAcceptor::new(config)), handle).serve(service).await,
+                None => patient(server, handle).serve(service).await,
+            };
+            Ok(served?)
         };
+        let served = tokio::try_join!(opened, serving).map(|((), ())| ());
         idle.abort();
         ops_handle.shutdown();
-        Ok(served?)
+        served
     }
+
+    /// Warns about what the settings leave unprotected.
+    fn warn(&self) {
+        if self.gateway.settings.auth == Auth::Off {
+            tracing::warn!(address = %self.address, "API keys are off: whoever can reach this port may do everything");
+        }
+        if self.tls.is_none() && !self.address.ip().is_loopback() {
+            tracing::warn!(address = %self.address, "keys and rides are sent unencrypted: set gateway.tls_cert_file, or put a TLS proxy in front");
+        }
+    }
+}
+
+/// Lets requests in, now that the store is proven, and removes what the last process left there.
+async fn open(app: &App) {
+    app.set_proven();
+    match uploads::sweep(&app.store, host::now()).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed abandoned uploads"),
+        Err(error) => tracing::warn!(%error, "cannot look for abandoned uploads"),
+    }
+    tokio::spawn(prepare(app.batch_log.clone()));
 }
 
 /// Returns how many connections fit into the limit on descriptors, beside everything else that the process opens.
@@ -233,12 +264,11 @@ async fn count_and_bound(
     let upload = method == Method::POST && route == "/v1/batches";
     let is_protocol = request.uri().path().starts_with("/v2");
     let named = app.hosts.check(request.uri(), request.headers());
-    let response = match (named, app.requests.try_acquire()) {
+    let is_probe = is_probe(&route);
+    let admitted = if is_probe { named } else { named.and_then(|()| app.check_serving()) };
+    let response = match (admitted, app.requests.try_acquire()) {
         (Err(problem), _) => problem.into_response(),
-        _ if is_probe(&route) => answer_in_time(&app, request, next).await,
-        _ if app.draining.is_cancelled() => {
-            Problem::unavailable("shutting-down", "the gateway is shutting down").into_response()
-        }
+        _ if is_probe => answer_in_time(&app, request, next).await,
         (Ok(()), Err(_)) => {
             app.metrics.limits().refused(Limit::Requests);
             let detail =

@@ -44,8 +44,7 @@ impl Reqwest {
     /// # Errors
     /// Fails if the machine has no CA certificates.
     pub fn new(request_policy: &RequestPolicy) -> Result<Self, reqwest::Error> {
-        // Another crate of the process may have installed the same provider already.
-        rustls::crypto::ring::default_provider().install_default().ok();
+        records::tls::install_cryptography();
         let mut user_agent = format!("wildrydes-weather-fetcher/{}", env!("CARGO_PKG_VERSION"));
         if let Some(contact) = &request_policy.contact {
             user_agent.push_str(&format!(" (+{contact})"));

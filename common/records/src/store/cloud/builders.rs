@@ -4,9 +4,12 @@
 //! container (ECS, EKS Pod Identity), the metadata service of the machine. For Google: a service account, application default
 //! credentials, the metadata service. For Azure: an account key, a client secret, workload identity, managed identity.
 
-use crate::store::{
-    Store,
-    location::{Bucket, Service, StoreSettings},
+use crate::{
+    store::{
+        Store,
+        location::{Bucket, Service, StoreSettings},
+    },
+    tls::install_cryptography,
 };
 use anyhow::{Context, bail, ensure};
 use object_store::{
@@ -45,13 +48,25 @@ pub(super) struct Connected {
     pub copying: Store,
 }
 
+/// Builds both clients of a bucket, which share their credentials. A macro, because the builders of the services share no trait.
+macro_rules! connected {
+    ($builder:expr, $options:expr) => {{
+        let (builder, options) = ($builder, $options);
+        let store = builder.clone().with_client_options(options.clone()).build()?;
+        let copying = builder
+            .with_client_options(options.with_timeout(COPY_TIMEOUT))
+            .with_credentials(Arc::clone(store.credentials()))
+            .build()?;
+        Ok(Connected { store: Arc::new(store), copying: Arc::new(copying) })
+    }};
+}
+
 pub(super) fn connect(
     bucket: &Bucket,
     settings: &StoreSettings,
     environment: &[(String, String)],
 ) -> anyhow::Result<Connected> {
-    // Fails if the process has a provider already, which is the same.
-    rustls::crypto::ring::default_provider().install_default().ok();
+    install_cryptography();
     let connected = match bucket.service {
         Service::S3 => connect_s3(bucket, settings, environment),
         Service::GoogleCloud => connect_google(bucket, settings, environment),
@@ -69,7 +84,7 @@ pub(super) fn s3(
     if bucket.service != Service::S3 {
         return Ok(None);
     }
-    rustls::crypto::ring::default_provider().install_default().ok();
+    install_cryptography();
     let (builder, options) = s3_builder(bucket, settings, environment)?;
     let s3 = builder.with_client_options(options.clone()).build();
     Ok(Some((s3.with_context(|| bucket.to_string())?, options)))
@@ -91,12 +106,7 @@ fn connect_s3(
     environment: &[(String, String)],
 ) -> anyhow::Result<Connected> {
     let (builder, options) = s3_builder(bucket, settings, environment)?;
-    let store = builder.clone().with_client_options(options.clone()).build()?;
-    let copying = builder
-        .with_client_options(options.with_timeout(COPY_TIMEOUT))
-        .with_credentials(Arc::clone(store.credentials()))
-        .build()?;
-    Ok(Connected { store: Arc::new(store), copying: Arc::new(copying) })
+    connected!(builder, options)
 }
 
 fn s3_builder(
@@ -159,13 +169,7 @@ fn connect_google(
     if let Some(endpoint) = endpoint(settings, builder.get_config_value(&GoogleConfigKey::BaseUrl), &options)? {
         builder = builder.with_base_url(&endpoint);
     }
-    let builder = builder.with_bucket_name(&bucket.name);
-    let store = builder.clone().with_client_options(options.clone()).build()?;
-    let copying = builder
-        .with_client_options(options.with_timeout(COPY_TIMEOUT))
-        .with_credentials(Arc::clone(store.credentials()))
-        .build()?;
-    Ok(Connected { store: Arc::new(store), copying: Arc::new(copying) })
+    connected!(builder.with_bucket_name(&bucket.name), options)
 }
 
 fn connect_azure(
@@ -196,13 +200,7 @@ fn connect_azure(
     if let Some(endpoint) = endpoint(settings, builder.get_config_value(&AzureConfigKey::Endpoint), &options)? {
         builder = builder.with_endpoint(endpoint);
     }
-    let builder = builder.with_container_name(&bucket.name);
-    let store = builder.clone().with_client_options(options.clone()).build()?;
-    let copying = builder
-        .with_client_options(options.with_timeout(COPY_TIMEOUT))
-        .with_credentials(Arc::clone(store.credentials()))
-        .build()?;
-    Ok(Connected { store: Arc::new(store), copying: Arc::new(copying) })
+    connected!(builder.with_container_name(&bucket.name), options)
 }
 
 fn permit_http(options: ClientOptions, settings: &StoreSettings) -> ClientOptions {

@@ -17,7 +17,7 @@ const OLD: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Runs the checks; returns the store if it can be opened. Fails if the configuration is invalid.
 pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Result<Option<Store>, Failed> {
-    let (settings, location) = (session.section::<StoreSettings>()?, session.store_location()?);
+    let (settings, location) = (session.store_settings()?, session.store_location()?);
     let store = match session.store() {
         Ok(store) => store,
         Err(Failed::Misused(error)) => {

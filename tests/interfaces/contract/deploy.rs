@@ -3,7 +3,10 @@
 use super::project;
 use common::topology::process;
 use saphyr::{LoadableYamlNode, Yaml};
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 /// Looks a key up in a mapping, then in the mapping that it merges in through `<<`.
 fn get<'a>(service: &'a Yaml<'a>, key: &str) -> Option<&'a Yaml<'a>> {
@@ -37,6 +40,37 @@ fn every_process_is_a_service_with_its_own_password() {
         assert!(passwords.contains(&format!("password-{name}:/passwords/{name}")), "{name}");
         assert!(get(volumes, &format!("password-{name}")).is_some(), "{name}");
     }
+}
+
+/// The image has a name for each process.
+#[test]
+fn the_image_has_a_link_for_every_process() {
+    let file = fs::read_to_string(project().join("deploy/Dockerfile")).expect("the file");
+    let links = file.split("for process in ").nth(1).and_then(|rest| rest.split_once(';')).expect("a loop").0;
+    let processes = process::PROCESSES.into_iter().chain([process::GATEWAY.name]);
+    assert_eq!(links.split(' ').collect::<BTreeSet<_>>(), processes.collect());
+}
+
+/// The variables for the bucket on this machine are those that the services read, and name the service of the profile.
+#[test]
+fn the_environment_of_the_bucket_fits_its_service() {
+    let text = compose_file();
+    let documents = Yaml::load_from_str(&text).expect("YAML");
+    let services = get(&documents[0], "services").expect("services");
+    let service = get(services, "s3").expect("a service");
+    assert_eq!(texts(get(service, "profiles")), ["s3".to_owned()].into());
+    let file = fs::read_to_string(project().join("deploy/s3.env")).expect("the file");
+    let variables: BTreeMap<_, _> =
+        file.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')).collect();
+    for name in variables.keys() {
+        assert!(text.contains(&format!("${{{name}:-")), "no service reads {name}");
+    }
+    let bucket =
+        variables["WILDRYDES_STORE"].strip_prefix("s3://").and_then(|rest| rest.split('/').next()).expect("a bucket");
+    let made = texts(get(service, "entrypoint")).iter().any(|line| line.contains(&format!("mkdir -p /data/{bucket} ")));
+    assert!(made, "nothing makes the bucket {bucket}");
+    let port = variables["AWS_ENDPOINT_URL"].strip_prefix("http://s3:").expect("the service");
+    assert!(texts(get(service, "ports")).iter().all(|published| published.ends_with(&format!(":{port}"))), "{port}");
 }
 
 /// Each container has a read-only root, gains no privileges, keeps no capabilities except those allowed below, and has

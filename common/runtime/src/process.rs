@@ -192,7 +192,8 @@ impl Process {
         let broker = self.settings::<BrokerSettings>();
         let (control, waiting) = (Some(self.store()), Some(self.store()));
         let health = Some(health);
-        let options = RunOptions { control, waiting, health, ..run_options::<W>(&self.settings(), &broker) };
+        let options =
+            RunOptions { control, waiting, health, ..run_options::<W>(&self.settings(), &broker, &self.store()) };
         run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown)
     }
 }
@@ -212,9 +213,10 @@ pub async fn both(
     first.and(second)
 }
 
-/// Returns the options of a worker with these settings.
-pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> RunOptions {
-    let concurrency = run.concurrency.unwrap_or(W::CONCURRENCY);
+/// Returns the options of a worker with these settings and this store.
+pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings, store: &Store) -> RunOptions {
+    let default = if store::is_remote(store) { W::CONCURRENCY_REMOTE } else { W::CONCURRENCY };
+    let concurrency = run.concurrency.unwrap_or(default);
     RunOptions {
         concurrency: concurrency.into(),
         prefetch: run.prefetch.unwrap_or(W::PREFETCH.max(concurrency)),

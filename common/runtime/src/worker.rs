@@ -32,6 +32,8 @@ pub trait Worker: Send + Sync + 'static {
     type In: Input;
     /// Default number of messages handled concurrently.
     const CONCURRENCY: u16 = 4;
+    /// The same if the object store is a service: while one handler waits for its answer, others work.
+    const CONCURRENCY_REMOTE: u16 = Self::CONCURRENCY;
     /// Default maximum number of unacknowledged deliveries, including those that wait for a handler.
     const PREFETCH: u16 = Self::CONCURRENCY.saturating_mul(2);
 

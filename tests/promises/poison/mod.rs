@@ -408,7 +408,7 @@ async fn every_poison_has_its_expected_end_in_one_process() {
     let (first, later) = parts(&all);
     trial.publish(&first, String::new).await;
     let store: Store = Arc::new(object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap());
-    let mut workers = InProcess { broker: Arc::clone(&broker), workers: Vec::new() };
+    let mut workers = InProcess { broker: Arc::clone(&broker), store: Arc::clone(&store), workers: Vec::new() };
     let weather =
         weather_fetcher::Settings { source: input.weather.to_str().unwrap().to_owned(), ..Default::default() };
     workers.add(splitter::Splitter::new(Default::default(), Arc::clone(&store)));
@@ -432,6 +432,7 @@ async fn every_poison_has_its_expected_end_in_one_process() {
 /// The five workers on the in-process broker, in the order of the flow.
 struct InProcess {
     broker: Arc<dyn Broker>,
+    store: Store,
     workers: Vec<Running>,
 }
 
@@ -450,7 +451,7 @@ impl InProcess {
     }
 
     fn add_shared<W: Worker>(&mut self, worker: Arc<W>) {
-        let options = run_options::<W>(&RunSettings::default(), &BrokerSettings::default());
+        let options = run_options::<W>(&RunSettings::default(), &BrokerSettings::default(), &self.store);
         let broker = Arc::clone(&self.broker);
         let start: Starting = Box::new(move |shutdown| {
             tokio::spawn(run(Arc::clone(&worker), Arc::clone(&broker), options.clone(), shutdown))

@@ -160,6 +160,7 @@ impl Batch {
 impl Worker for Merger {
     const NAME: &'static str = MERGER.name;
     type In = MergerIn;
+    const CONCURRENCY_REMOTE: u16 = 16;
 
     async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
         let input = envelope.payload;

@@ -73,13 +73,13 @@ fn memory() -> Store {
 }
 
 fn merger(store: &Store) -> Merger {
-    Merger::new(Settings { read_ahead: 3, ..Settings::default() }, Store::clone(store))
+    Merger::new(Settings { read_ahead: Some(3), ..Settings::default() }, Store::clone(store))
 }
 
 /// A merger with tiny parts and uploads, so that there are several.
 fn small_parts(store: &Store) -> Merger {
     let settings =
-        Settings { part_bytes_max: 600, upload_bytes: 300, probes_max: 4, read_ahead: 2, ..Settings::default() };
+        Settings { part_bytes_max: 600, upload_bytes: 300, probes_max: 4, read_ahead: Some(2), ..Settings::default() };
     Merger::new(settings, Store::clone(store))
 }
 
@@ -524,7 +524,7 @@ fn invalid_settings_are_refused_by_name() {
     let key = |settings: Settings| config::Settings::check(&settings).map_err(|problem| problem.key);
     assert_eq!(key(Settings::default()), Ok(()));
     assert_eq!(key(Settings { part_bytes_max: 0, ..Settings::default() }), Err("part_bytes_max"));
-    assert_eq!(key(Settings { read_ahead: 0, ..Settings::default() }), Err("read_ahead"));
+    assert_eq!(key(Settings { read_ahead: Some(0), ..Settings::default() }), Err("read_ahead"));
     assert_eq!(key(Settings { probes_max: 0, ..Settings::default() }), Err("probes_max"));
     assert_eq!(key(Settings { upload_bytes: 0, ..Settings::default() }), Err("upload_bytes"));
 }

@@ -89,8 +89,8 @@ async fn ask_here(
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
     // A single request also waits until the breed model is loaded.
     let settings = scorer::Settings { breed_wait_ms: deadline.as_millis() as u64, ..session.section()? };
+    let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?, &store);
     let scorer = scorer::Scorer::new(settings, store).without_statistics();
-    let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?);
     let shutdown = Shutdown::new();
     let running = tokio::spawn(run(Arc::new(scorer), Arc::clone(&broker), options, shutdown.clone()));
     let response = ask(broker.as_ref(), request, deadline).await;

@@ -44,7 +44,7 @@ impl Fleet {
     }
 
     fn add<W: Worker>(&mut self, worker: W, context: &WorkerContext) {
-        let options = run_options::<W>(&context.run_settings, &context.broker_settings);
+        let options = run_options::<W>(&context.run_settings, &context.broker_settings, &context.waiting);
         let (control, waiting) = (context.control.clone(), Some(context.waiting.clone()));
         let health = context.health.clone();
         let options = RunOptions { control, waiting, health, ..options };

@@ -126,7 +126,7 @@ impl Health {
 }
 
 /// Returns why the object store cannot be used; `None` if it can. Reads one small object, which may be missing.
-async fn unreachable(store: &Store) -> Option<String> {
+pub async fn unreachable(store: &Store) -> Option<String> {
     let path = layout::control("health");
     match tokio::time::timeout(STORE_WITHIN, store::read(store, &path)).await {
         Ok(Ok(_)) => None,

@@ -67,7 +67,8 @@ fn the_environment_of_the_bucket_fits_its_service() {
     }
     let bucket =
         variables["WILDRYDES_STORE"].strip_prefix("s3://").and_then(|rest| rest.split('/').next()).expect("a bucket");
-    let made = texts(get(service, "entrypoint")).iter().any(|line| line.contains(&format!("mkdir -p /data/{bucket} ")));
+    let made =
+        texts(get(service, "entrypoint")).iter().any(|line| line.contains(&format!("mkdir -p /data/{bucket}\n")));
     assert!(made, "nothing makes the bucket {bucket}");
     let port = variables["AWS_ENDPOINT_URL"].strip_prefix("http://s3:").expect("the service");
     assert!(texts(get(service, "ports")).iter().all(|published| published.ends_with(&format!(":{port}"))), "{port}");

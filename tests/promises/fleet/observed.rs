@@ -2,7 +2,7 @@
 
 use common::topology::{
     self,
-    process::{GATEWAY, MERGER, TRAINER, WEATHER_FETCHER},
+    process::{GATEWAY, MERGER, SCORER, TRAINER, WEATHER_FETCHER},
 };
 use pipeline_tests::{
     collector::{Collector, Span},
@@ -115,6 +115,29 @@ async fn a_gateway_that_waits_for_its_store_lives_and_says_so() {
     fleet.wait_for_end("gateway", 0).await;
 }
 
+/// A gateway that cannot reach its store is not ready, and its metrics are there all the same.
+#[tokio::test]
+async fn a_gateway_without_its_store_is_not_ready() {
+    let input = Input::of(1);
+    let environment = [&gateway::OPEN[..], &[ANY_PORT]].concat();
+    let mut fleet = Fleet::start_some(&[SCORER.name], 1, &input.weather, &environment);
+    let of_scorer = urls(&fleet, 1).remove(0);
+    gateway::launch(&mut fleet, 0);
+    let probes = urls(&fleet, 2).into_iter().find(|url| *url != of_scorer).unwrap();
+    until_ready_is(&probes, 200, "ready").await;
+    let control = fleet.store().join("control");
+    std::fs::remove_dir_all(&control).ok();
+    std::fs::write(&control, "").unwrap();
+    until_ready_is(&probes, 503, "object store").await;
+    assert_eq!(get(&format!("{probes}/livez")).await.0, 200);
+    let (status, metrics) = get(&format!("{probes}/metrics")).await;
+    assert_eq!((status, total(&metrics, "wildrydes_gateway_broker_up", &[])), (200, 1.0), "{metrics}");
+    let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series <= SERIES_MAX, "{series} series");
+    std::fs::remove_file(&control).unwrap();
+    until_ready_is(&probes, 200, "ready").await;
+}
+
 /// `wildrydes up` serves the health and the metrics of its workers.
 #[tokio::test]
 async fn all_workers_in_one_process_serve_their_health_in_one_place() {
@@ -140,6 +163,8 @@ async fn all_workers_in_one_process_serve_their_health_in_one_place() {
         let worker = format!("worker=\"{process}\"");
         assert_eq!(total(&metrics, "wildrydes_worker_state", &[&worker, "consuming"]), 1.0, "{worker}\n{metrics}");
     }
+    let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series <= SERIES_MAX, "{series} series");
     succeed(fleet.wildrydes().args(["pause", MERGER.name]));
     until_ready_is(&url, 503, "merger: paused").await;
     gateway::terminate(up.id());

@@ -14,7 +14,7 @@ pub use unfinished::{LifecycleRule, Unfinished, UnfinishedUpload};
 
 use super::{
     Store,
-    location::{Bucket, StoreSettings},
+    location::{Bucket, Service, StoreSettings},
 };
 use async_trait::async_trait;
 use builders::Connected;
@@ -54,7 +54,11 @@ pub(super) fn connect(
         name: bucket.to_string(),
         store: below_prefix(store),
         copying: below_prefix(copying),
-        copy_bytes_max: COPY_BYTES_MAX,
+        copy_bytes_max: match bucket.service {
+            Service::S3 | Service::GoogleCloud => COPY_BYTES_MAX,
+            // Azure may answer before the bytes are copied, and the client does not wait: a rename could remove them.
+            Service::Azure => 0,
+        },
     })
 }
 
@@ -83,7 +87,7 @@ pub(super) struct Cloud {
     store: Store,
     /// The same objects. Its requests may take minutes: the service answers a copy once all bytes are copied.
     copying: Store,
-    /// Size of the largest object that the service copies, bytes.
+    /// Size from which an object is not copied by the service, bytes.
     copy_bytes_max: u64,
 }
 
@@ -180,7 +184,7 @@ impl ObjectStore for Cloud {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        if options.mode == CopyMode::Overwrite && self.head(from).await?.size > self.copy_bytes_max {
+        if options.mode == CopyMode::Overwrite && self.head(from).await?.size >= self.copy_bytes_max {
             return self.copy_through(from, to).await;
         }
         self.copying.copy_opts(from, to, options).await.map_err(legible)

@@ -2,10 +2,10 @@
 
 use super::Store;
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart, path::Path,
 };
 use std::{
     fmt,
@@ -14,11 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Receives the name of an operation, its outcome (`ok`, `missing`, `exists`, `changed` or `failed`) and its duration.
+/// Receives the name of an operation, its outcome (`ok`, `missing`, `exists`, `changed`, `failed`, or `cancelled` if nobody waited for
+/// its end) and its duration.
 pub type Observer = fn(operation: &'static str, outcome: &'static str, took: Duration);
 
-/// Returns a store that reports each operation to `observer`. The duration of a read ends when its first bytes are available; a
-/// listing and an upload in parts are not reported, because their duration depends on the caller.
+/// Returns a store that reports each operation to `observer`. The duration of a read ends when its first bytes are available. Of
+/// a recursive listing and of removals only failures are reported, because their duration depends on the caller.
 pub fn observed(store: Store, observer: Observer) -> Store {
     Arc::new(Observed { store, observer })
 }
@@ -31,17 +32,73 @@ struct Observed {
 
 impl Observed {
     async fn report<T>(&self, operation: &'static str, done: impl Future<Output = Result<T>>) -> Result<T> {
-        let started = Instant::now();
-        let done = done.await;
-        let outcome = match &done {
-            Ok(_) => "ok",
-            Err(Error::NotFound { .. }) => "missing",
-            Err(Error::AlreadyExists { .. }) => "exists",
-            Err(Error::Precondition { .. } | Error::NotModified { .. }) => "changed",
-            Err(_) => "failed",
+        reported(self.observer, operation, done).await
+    }
+
+    /// Reports the failures of a stream, each with the time since its start.
+    fn failures<T: 'static>(
+        &self,
+        operation: &'static str,
+        items: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
+        let (observer, started) = (self.observer, Instant::now());
+        let report = move |error: &Error| match outcome(error) {
+            "failed" => observer(operation, "failed", started.elapsed()),
+            _ => {}
         };
-        (self.observer)(operation, outcome, started.elapsed());
-        done
+        items.inspect_err(report).boxed()
+    }
+}
+
+async fn reported<T>(observer: Observer, operation: &'static str, done: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut running = Running { observer, operation, outcome: "cancelled", started: Instant::now() };
+    let done = done.await;
+    running.outcome = done.as_ref().map_or_else(outcome, |_| "ok");
+    done
+}
+
+fn outcome(error: &Error) -> &'static str {
+    match error {
+        Error::NotFound { .. } => "missing",
+        Error::AlreadyExists { .. } => "exists",
+        Error::Precondition { .. } | Error::NotModified { .. } => "changed",
+        _ => "failed",
+    }
+}
+
+/// Reports an operation when it ends, also if its future is dropped.
+struct Running {
+    observer: Observer,
+    operation: &'static str,
+    outcome: &'static str,
+    started: Instant,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        (self.observer)(self.operation, self.outcome, self.started.elapsed());
+    }
+}
+
+/// An upload in parts, each of which is reported.
+#[derive(Debug)]
+struct Upload {
+    upload: Box<dyn MultipartUpload>,
+    observer: Observer,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        Box::pin(reported(self.observer, "part", self.upload.put_part(data)))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        reported(self.observer, "complete", self.upload.complete()).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.upload.abort().await
     }
 }
 
@@ -62,7 +119,8 @@ impl ObjectStore for Observed {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
+        let upload = self.report("upload", self.store.put_multipart_opts(location, options)).await?;
+        Ok(Box::new(Upload { upload, observer: self.observer }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -75,15 +133,15 @@ impl ObjectStore for Observed {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.store.delete_stream(locations)
+        self.failures("delete", self.store.delete_stream(locations))
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list(prefix)
+        self.failures("list", self.store.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list_with_offset(prefix, offset)
+        self.failures("list", self.store.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -102,11 +160,39 @@ impl ObjectStore for Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store;
-    use object_store::memory::InMemory;
+    use crate::store::{
+        self, Writer,
+        stub::{Fault, Stub},
+    };
+    use object_store::{
+        memory::InMemory,
+        throttle::{ThrottleConfig, ThrottledStore},
+    };
     use std::sync::Mutex;
 
-    static REPORTED: Mutex<Vec<(&str, &str)>> = Mutex::new(Vec::new());
+    type Reports = Mutex<Vec<(&'static str, &'static str)>>;
+
+    static REPORTED: Reports = Mutex::new(Vec::new());
+    static DISTURBED: Reports = Mutex::new(Vec::new());
+
+    /// What fails, and what nobody waits for, is reported as well.
+    #[tokio::test(start_paused = true)]
+    async fn failures_and_cancelled_operations_are_reported() {
+        let observer: Observer = |operation, outcome, _| DISTURBED.lock().unwrap().push((operation, outcome));
+        let slow = ThrottleConfig { wait_get_per_call: Duration::from_secs(60), ..ThrottleConfig::default() };
+        let slow = observed(Arc::new(ThrottledStore::new(InMemory::new(), slow)), observer);
+        let read = store::read(&slow, "models/a");
+        assert!(tokio::time::timeout(Duration::from_secs(1), read).await.is_err());
+        let down = observed(Stub::store(Fault::Down), observer);
+        assert!(store::create(&down, "models/a", "1").await.is_err());
+        let large = observed(Arc::new(InMemory::new()), observer);
+        let mut writer = Writer::new(&large, "raw/a");
+        writer.put(vec![0; 20 << 20].into()).await.unwrap();
+        writer.finish().await.unwrap();
+        let reported = DISTURBED.lock().unwrap().clone();
+        let parts = [("upload", "ok"), ("part", "ok"), ("part", "ok"), ("part", "ok"), ("complete", "ok")];
+        assert_eq!(reported, [&[("get", "cancelled"), ("put", "failed")], &parts[..]].concat());
+    }
 
     #[tokio::test]
     async fn every_operation_is_reported_with_its_outcome() {

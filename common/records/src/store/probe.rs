@@ -9,6 +9,7 @@ use common::outcome::Failure;
 use futures::future;
 use object_store::{Error, ObjectStoreExt, path::Path};
 use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Number of simultaneous writers of one object.
 const WRITERS: usize = 16;
@@ -95,7 +96,7 @@ async fn race(store: &Store, path: &Path) -> Result<(), Unproven> {
     let body = |writer: usize| format!("writer {writer:02}");
     let writers = (0..WRITERS).map(|writer| {
         let (store, path, body) = (Store::clone(store), path.clone(), body(writer));
-        tokio::spawn(async move { try_create(&store, &path, body.into()).await })
+        AbortOnDropHandle::new(tokio::spawn(async move { try_create(&store, &path, body.into()).await }))
     });
     let mut won = Vec::new();
     for (writer, outcome) in future::join_all(writers).await.into_iter().enumerate() {

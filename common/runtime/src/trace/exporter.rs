@@ -1,26 +1,39 @@
 //! Sends spans to a collector over OTLP, if one is configured.
 
 use crate::config::TelemetrySettings;
-use anyhow::Context;
-use opentelemetry::{KeyValue, trace::TracerProvider};
+use anyhow::Context as _;
+use opentelemetry::{
+    Context, KeyValue, TraceId,
+    trace::{Link, SpanKind, TraceState, TracerProvider},
+};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter as Export},
+    trace::{
+        Sampler, SamplingDecision, SamplingResult, SdkTracer, SdkTracerProvider, ShouldSample, SpanData,
+        SpanExporter as Export,
+    },
 };
+use parking_lot::Mutex;
 use std::{
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Maximum time to send the last spans when the process ends.
 const LAST_SPANS_WITHIN: Duration = Duration::from_secs(3);
 /// Variables that name a collector; the exporter reads them itself.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+
+/// Names a sampler in the place of the default; the exporter reads it itself.
+const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+/// Maximum number of traces per second that a process begins by default. Under load, thousands of requests per second would cost
+/// more to trace than to answer, and fill the collector.
+const TRACES_PER_SECOND: u32 = 100;
 
 static EXPORTER: OnceLock<(SdkTracerProvider, SdkTracer)> = OnceLock::new();
 
@@ -51,8 +64,12 @@ pub fn start(settings: &TelemetrySettings, service: &'static str) -> anyhow::Res
         resource = resource.with_service_name(service);
     }
     let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
-    let provider =
-        SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(Reporting::new(exporter)).build();
+    let mut provider =
+        SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(Reporting::new(exporter));
+    if !named(&SAMPLER) {
+        provider = provider.with_sampler(Sampler::ParentBased(Box::new(AtMost::new(TRACES_PER_SECOND))));
+    }
+    let provider = provider.build();
     let tracer = provider.tracer("wildrydes");
     EXPORTER.set((provider, tracer)).map_err(|_| anyhow::anyhow!("the exporter of spans is already started"))
 }
@@ -67,6 +84,49 @@ pub fn stop() {
     if let Some((provider, _)) = EXPORTER.get() {
         // Spans that a collector does not take in time are lost.
         let _ = provider.shutdown_with_timeout(LAST_SPANS_WITHIN);
+    }
+}
+
+/// Samples at most so many new traces per second.
+#[derive(Debug, Clone)]
+struct AtMost {
+    per_second: f64,
+    /// Traces that may begin now, and when that was true.
+    left: Arc<Mutex<(f64, Instant)>>,
+}
+
+impl AtMost {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, left: Arc::new(Mutex::new((per_second, Instant::now()))) }
+    }
+
+    /// Returns whether a trace may begin at this time.
+    fn permits(&self, now: Instant) -> bool {
+        let mut left = self.left.lock();
+        let (count, at) = *left;
+        let count = (count + now.saturating_duration_since(at).as_secs_f64() * self.per_second).min(self.per_second);
+        let permitted = count >= 1.0;
+        *left = (count - f64::from(u8::from(permitted)), now);
+        permitted
+    }
+}
+
+impl ShouldSample for AtMost {
+    fn should_sample(
+        &self,
+        _parent: Option<&Context>,
+        _trace_id: TraceId,
+        _name: &str,
+        _kind: &SpanKind,
+        _attributes: &[KeyValue],
+        _links: &[Link],
+    ) -> SamplingResult {
+        let decision = match self.permits(Instant::now()) {
+            true => SamplingDecision::RecordAndSample,
+            false => SamplingDecision::Drop,
+        };
+        SamplingResult { decision, attributes: Vec::new(), trace_state: TraceState::default() }
     }
 }
 
@@ -100,5 +160,17 @@ impl Export for Reporting {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_traces_are_sampled_up_to_a_rate() {
+        let (sampler, start) = (AtMost::new(10), Instant::now());
+        let sampled = |after: u64| (0..100).filter(|_| sampler.permits(start + Duration::from_millis(after))).count();
+        assert_eq!([sampled(0), sampled(500), sampled(60_000)], [10, 5, 10]);
     }
 }

@@ -158,8 +158,9 @@ async fn once(
     let figures = Figures {
         seconds,
         rides_per_second: options.rides as f64 / seconds,
-        fleet_cpu_seconds: (own_cpu() - fleet_cpu).as_secs_f64(),
-        broker_cpu_seconds: (self::broker_cpu() - broker_cpu).as_secs_f64(),
+        fleet_cpu_seconds: own_cpu().saturating_sub(fleet_cpu).as_secs_f64(),
+        // A node that ended meanwhile takes its time with it.
+        broker_cpu_seconds: self::broker_cpu().saturating_sub(broker_cpu).as_secs_f64(),
     };
     Ok(figures)
 }

@@ -219,6 +219,7 @@ impl Observer {
     async fn look(&self, draining: bool) -> Snapshot {
         let (mut queues, mut note) = (Vec::new(), None);
         let mut state = self.link.broker_state();
+        self.metrics.link(matches!(state, BrokerState::Open), self.link.late_answers());
         if let Ok(client) = self.link.reader() {
             match tokio::time::timeout(LOOK_TIMEOUT, self.queues(&client)).await {
                 Ok(Ok(read)) => (queues, note) = read,
@@ -231,12 +232,12 @@ impl Observer {
             BrokerState::Blocked(why) => (BrokerWord::Blocked, Some(why)),
             BrokerState::Away(why) => (BrokerWord::Away, Some(why)),
         };
-        self.metrics.link(word == BrokerWord::Open, self.link.late_answers());
         for queue in &queues {
             self.metrics.queue(&queue.queue, queue.ready, queue.consumers, queue.dead);
         }
-        let champion = registry::read_alias(&self.store, &self.model, AliasName::Champion).await;
-        let champion = champion.ok().flatten().map(|Alias { model, model_id, .. }| ChampionSeen { model, model_id });
+        let champion = registry::read_alias(&self.store, &self.model, AliasName::Champion);
+        let champion = tokio::time::timeout(LOOK_TIMEOUT, champion).await.ok().and_then(Result::ok).flatten();
+        let champion = champion.map(|Alias { model, model_id, .. }| ChampionSeen { model, model_id });
         Snapshot {
             at: host::now().strftime("%FT%TZ").to_string(),
             broker: BrokerSeen { name: self.link.broker_name().to_owned(), state: word, why },

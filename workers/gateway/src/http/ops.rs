@@ -12,7 +12,7 @@ use axum::{
     Router,
     extract::{Request, State},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::get,
 };
 use axum_server::{Handle, Server};
@@ -23,12 +23,21 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/livez", get(health::alive))
-        .route("/readyz", get(health::ready))
+        .route("/readyz", get(ready))
         .route("/metrics", get(health::metrics))
         .with_state(Arc::clone(app))
         .fallback(|| async { Problem::not_found("this listener has /livez, /readyz and /metrics") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(middleware::from_fn_with_state(Arc::clone(app), bounded))
+}
+
+/// As `/readyz` of the other listener, and checks the store. Clients there could make the gateway read it as often as they like.
+async fn ready(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let answer = health::ready(State(Arc::clone(&app))).await?;
+    match runtime::health::unreachable(&app.store).await {
+        None => Ok(answer.into_response()),
+        Some(why) => Err(Problem::unavailable("store-away", why)),
+    }
 }
 
 async fn bounded(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {

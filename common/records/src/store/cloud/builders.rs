@@ -131,9 +131,7 @@ fn s3_builder(
         .get_config_value(&AmazonS3ConfigKey::S3Endpoint)
         .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
     let endpoint = endpoint(settings, in_environment, &options)?;
-    if !settings.path_style {
-        builder = builder.with_virtual_hosted_style_request(true);
-    }
+    builder = builder.with_virtual_hosted_style_request(!settings.path_style);
     if let Some(endpoint) = endpoint {
         // The client expects the whole address: with virtual hosts, that of the bucket.
         let endpoint = match (settings.path_style, endpoint.split_once("://")) {

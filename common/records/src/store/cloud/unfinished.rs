@@ -113,22 +113,25 @@ impl Unfinished {
     }
 
     async fn abort_older(&self, now: Timestamp, age: Duration) -> anyhow::Result<usize> {
-        let mut aborted = 0;
+        let (mut aborted, mut failed) = (0, None);
         for upload in self.list().await? {
             if now.duration_since(upload.begun_at) < age.try_into()? {
                 continue;
             }
-            let path = Path::parse(&upload.key)?;
+            // The fleet writes no such name; somebody else shares the bucket.
+            let Ok(path) = Path::parse(&upload.key) else { continue };
             match self.s3.abort_multipart(&path, &upload.id).await {
                 Ok(()) => aborted += 1,
                 // Completed or aborted meanwhile.
                 Err(object_store::Error::NotFound { .. }) => {}
+                // The others are still aborted.
                 Err(error) => {
-                    return Err(legible(error)).with_context(|| format!("aborting the upload of {}", upload.key));
+                    let error = anyhow::Error::from(legible(error));
+                    failed = Some(error.context(format!("aborting the upload of {}", upload.key)));
                 }
             }
         }
-        Ok(aborted)
+        failed.map_or(Ok(aborted), Err)
     }
 
     /// Aborts abandoned uploads now and every hour. Logs a failure.

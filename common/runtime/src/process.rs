@@ -50,6 +50,7 @@ struct Arguments {
 pub struct Process {
     configuration: Configuration,
     store: OnceLock<Store>,
+    shutdown: Shutdown,
 }
 
 impl Process {
@@ -60,6 +61,8 @@ impl Process {
 
     /// As [`Self::start`]; `--help` ends with `reference`, for example the settings of the worker's section.
     pub fn start_documented(name: &'static str, about: &'static str, reference: &str) -> Self {
+        // First of all: the system drops a signal without a handler if this is the first process of a container.
+        let shutdown = shutdown::on_signal();
         let command =
             <Arguments as clap::CommandFactory>::command().name(name).about(about).version(env!("CARGO_PKG_VERSION"));
         let general = command.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -75,7 +78,7 @@ impl Process {
                 exporter::start(&configuration.section::<TelemetrySettings>()?, name)?;
                 // Their first use is the start of the process.
                 metrics();
-                Ok(Self { configuration, store: OnceLock::new() })
+                Ok(Self { configuration, store: OnceLock::new(), shutdown: shutdown? })
             });
         started.unwrap_or_else(|error| {
             start_logs_anyway(&arguments.overrides);
@@ -138,10 +141,7 @@ impl Process {
         F: Future<Output = anyhow::Result<()>>,
     {
         let started = started.unwrap_or_else(|error| exit_misconfigured(&error));
-        let served = match shutdown::on_signal() {
-            Ok(shutdown) => serve(started, shutdown).await,
-            Err(error) => Err(error.into()),
-        };
+        let served = serve(started, self.shutdown.clone()).await;
         // It may wait for a collector, for a limited time.
         let _ = tokio::task::spawn_blocking(exporter::stop).await;
         match served {

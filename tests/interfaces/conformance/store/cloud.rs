@@ -1,6 +1,7 @@
 //! What only a service has: credentials, a network, unfinished uploads; and a whole fleet on it. Runs on S3 and on Azure.
 
 use super::{content, listed};
+use common::topology::{PROCESSES, process::GATEWAY};
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, WriteMultipart, path::Path};
 use pipeline_tests::{
@@ -232,17 +233,22 @@ fn a_fleet_on_a_service_makes_the_same_dataset_and_model() {
     }
 }
 
-/// A service that ignores the condition of a conditional write is refused by name, by every worker and by `doctor`.
+/// A service that ignores the condition of a conditional write is refused by name: by every process, `up`, `doctor` and `store copy`.
 #[test]
 fn a_service_that_ignores_conditions_is_refused() {
     let environment = careless_s3::start();
-    let mut splitter = worker("splitter");
-    splitter.envs(environment.iter().cloned()).args(["--set", "store.url=s3://careless/fleet"]);
-    let ended = output(&mut splitter);
-    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(ended.status.code(), Some(2), "{said}");
-    for part in ["store.url = s3://careless/fleet", "16 of 16 simultaneous writers", "If-None-Match"] {
-        assert!(said.contains(part), "{part}: {said}");
+    let mut up = wildrydes();
+    up.arg("up");
+    let workers = PROCESSES.into_iter().chain([GATEWAY.name]).map(worker);
+    for mut process in workers.chain([up]) {
+        process.envs(environment.iter().cloned()).args(["--set", "store.url=s3://careless/fleet"]);
+        process.envs([("WILDRYDES__GATEWAY__AUTH", "off"), ("WILDRYDES__GATEWAY__BIND", "127.0.0.1:0")]);
+        let ended = output(&mut process);
+        let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(ended.status.code(), Some(2), "{process:?}: {said}");
+        for part in ["store.url = s3://careless/fleet", "16 of 16 simultaneous writers", "If-None-Match"] {
+            assert!(said.contains(part), "{process:?}: {part}: {said}");
+        }
     }
     let mut doctor = wildrydes();
     doctor.args(["doctor", "--json", "--store", "s3://careless/fleet", "--broker", "amqp://127.0.0.1:9/%2f"]);

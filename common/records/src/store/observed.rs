@@ -42,9 +42,10 @@ impl Observed {
         items: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
         let (observer, started) = (self.observer, Instant::now());
-        let report = move |error: &Error| match outcome(error) {
-            "failed" => observer(operation, "failed", started.elapsed()),
-            _ => {}
+        let report = move |error: &Error| {
+            if outcome(error) == "failed" {
+                observer(operation, "failed", started.elapsed());
+            }
         };
         items.inspect_err(report).boxed()
     }

@@ -2,7 +2,7 @@
 
 use common::topology::{
     self,
-    process::{GATEWAY, MERGER, SCORER, TRAINER, WEATHER_FETCHER},
+    process::{MERGER, SCORER, TRAINER, WEATHER_FETCHER},
 };
 use pipeline_tests::{
     collector::{Collector, Span},
@@ -19,15 +19,21 @@ const ANY_PORT: (&str, &str) = ("WILDRYDES__RUN__HEALTH_BIND", "127.0.0.1:0");
 /// Waits until every worker serves its probes. Returns their URLs.
 fn urls(fleet: &Fleet, workers: usize) -> Vec<String> {
     fleet.wait_for("the address of every worker's probes", |_| {
-        let serving = |line: &serde_json::Value| line["message"] == "serving health and metrics";
-        let urls: Vec<String> = fleet
-            .logs()
-            .iter()
-            .filter(|line| serving(line))
-            .filter_map(|line| line["url"].as_str().map(str::to_owned))
-            .collect();
+        let urls: Vec<String> = fleet.logs().iter().filter_map(url_of_probes).collect();
         (urls.len() >= workers, urls)
     })
+}
+
+/// Returns the URL in the log line with which a process starts to serve its probes; `None` for other lines.
+fn url_of_probes(line: &serde_json::Value) -> Option<String> {
+    let is_serving = line["message"] == "serving health and metrics";
+    line["url"].as_str().filter(|_| is_serving).map(str::to_owned)
+}
+
+/// Checks that a process has no more series than it may have.
+fn check_series(metrics: &str) {
+    let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series <= SERIES_MAX, "{series} series");
 }
 
 async fn get(url: &str) -> (u16, String) {
@@ -132,8 +138,7 @@ async fn a_gateway_without_its_store_is_not_ready() {
     assert_eq!(get(&format!("{probes}/livez")).await.0, 200);
     let (status, metrics) = get(&format!("{probes}/metrics")).await;
     assert_eq!((status, total(&metrics, "wildrydes_gateway_broker_up", &[])), (200, 1.0), "{metrics}");
-    let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
-    assert!(series <= SERIES_MAX, "{series} series");
+    check_series(&metrics);
     std::fs::remove_file(&control).unwrap();
     until_ready_is(&probes, 200, "ready").await;
 }
@@ -148,23 +153,18 @@ async fn all_workers_in_one_process_serve_their_health_in_one_place() {
     let mut up = up.arg("up").stderr(log.reopen().unwrap()).stdin(Stdio::null()).spawn().unwrap();
     let url = wait::until("the address of the probes", async || {
         let text = std::fs::read_to_string(log.path()).unwrap();
-        let url =
-            text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|line| {
-                let serving = line["message"] == "serving health and metrics";
-                line["url"].as_str().filter(|_| serving).map(str::to_owned)
-            });
+        let url = text.lines().filter_map(|line| serde_json::from_str(line).ok()).find_map(|line| url_of_probes(&line));
         url.ok_or(text)
     });
     let url = url.await;
     until_ready_is(&url, 200, "ready").await;
     assert_eq!(get(&format!("{url}/livez")).await.0, 200);
     let metrics = get(&format!("{url}/metrics")).await.1;
-    for process in topology::PROCESSES.into_iter().filter(|process| *process != GATEWAY.name) {
+    for process in topology::PROCESSES {
         let worker = format!("worker=\"{process}\"");
         assert_eq!(total(&metrics, "wildrydes_worker_state", &[&worker, "consuming"]), 1.0, "{worker}\n{metrics}");
     }
-    let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
-    assert!(series <= SERIES_MAX, "{series} series");
+    check_series(&metrics);
     succeed(fleet.wildrydes().args(["pause", MERGER.name]));
     until_ready_is(&url, 503, "merger: paused").await;
     gateway::terminate(up.id());
@@ -188,8 +188,7 @@ async fn counted(urls: &[String]) -> String {
             let (status, metrics) = get(&format!("{url}/metrics")).await;
             assert_eq!(status, 200);
             assert!(metrics.ends_with("# EOF\n"), "{metrics}");
-            let series = metrics.lines().filter(|line| !line.starts_with('#')).count();
-            assert!(series <= SERIES_MAX, "{series} series of {url}");
+            check_series(&metrics);
             text += &metrics;
         }
         let promoted = total(&text, "wildrydes_verdicts_total", &["outcome=\"promoted\""]);
@@ -346,15 +345,15 @@ async fn a_collector_that_is_down_changes_nothing() {
     let input = Input::of(1_000);
     let nowhere = ("WILDRYDES__TELEMETRY__OTLP", "http://127.0.0.1:9");
     let fleet = Fleet::start_with(1, &input.weather, &[nowhere, ("OTEL_BSP_SCHEDULE_DELAY", "100")]);
+    // A scorer that starts after the promotion would handle no message.
+    fleet.wait_for_sessions(&topology::PROCESSES, 1);
     succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
     fleet.champion();
-    // A scorer that starts after the promotion handles no message.
-    let workers = topology::PROCESSES.len();
     let warned = fleet.wait_for("every worker's warning", |_| {
         let mut lines = fleet.logs();
         lines.retain(|line| line["message"].as_str().is_some_and(|message| message.contains("collector of traces")));
-        (lines.len() >= workers - 1, lines)
+        (lines.len() >= topology::PROCESSES.len(), lines)
     });
-    assert!(warned.len() <= workers, "{warned:#?}");
+    assert_eq!(warned.len(), topology::PROCESSES.len(), "{warned:#?}");
     fleet.finish().await;
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     join::{self, Heading, JoinError, Statistics},
-    settings::Settings,
+    settings::{READ_AHEAD, Settings},
 };
 use common::{
     dead_letter::BATCH_ID_CONFLICT,
@@ -83,7 +83,7 @@ pub(crate) async fn staged(
 /// process finished the batch or the chunk was removed.
 pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit) -> Result<bool, Failure> {
     let mut files = Writer::open(store, &split.batch_id, settings.part_bytes_max, settings.upload_bytes);
-    let total = match write_rows(store, split, settings.read_ahead.unwrap_or(1), &mut files).await {
+    let total = match write_rows(store, split, settings.read_ahead.unwrap_or(READ_AHEAD), &mut files).await {
         Ok(Some(total)) => total,
         other => {
             files.abort().await;

@@ -37,7 +37,7 @@ impl Default for Settings {
 }
 
 /// Default of [`Settings::read_ahead`].
-const READ_AHEAD: usize = 8;
+pub(crate) const READ_AHEAD: usize = 8;
 /// A service takes longer to answer, and answers many requests at the same time.
 const READ_AHEAD_REMOTE: usize = 32;
 /// Minimum size of a part of an upload to S3, except the last one, bytes.
@@ -47,7 +47,7 @@ impl Settings {
     /// Adapts the settings to the kind of store.
     pub(crate) fn on(self, is_remote: bool) -> Self {
         let upload_bytes = if is_remote { self.upload_bytes.max(UPLOAD_BYTES_MIN) } else { self.upload_bytes };
-        let read_ahead = self.read_ahead.or(Some(if is_remote { READ_AHEAD_REMOTE } else { READ_AHEAD }));
+        let read_ahead = self.read_ahead.or(is_remote.then_some(READ_AHEAD_REMOTE));
         Self { upload_bytes, read_ahead, ..self }
     }
 }

@@ -29,8 +29,7 @@ impl Fleet {
     ) -> Result<Self, Failed> {
         let (run_settings, broker_settings) = (session.section()?, session.section()?);
         let mut fleet = Self { workers: JoinSet::new(), shutdown };
-        let control = health.is_some().then(|| store.clone());
-        let context = WorkerContext { broker, run_settings, broker_settings, control, health, waiting: store.clone() };
+        let context = WorkerContext { broker, run_settings, broker_settings, health, store: store.clone() };
         fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &context);
         let fetcher = weather_fetcher::WeatherFetcher::new(session.section()?, store.clone());
         let fetcher = fetcher.map_err(Failed::Misused)?;
@@ -44,9 +43,9 @@ impl Fleet {
     }
 
     fn add<W: Worker>(&mut self, worker: W, context: &WorkerContext) {
-        let options = run_options::<W>(&context.run_settings, &context.broker_settings, &context.waiting);
-        let (control, waiting) = (context.control.clone(), Some(context.waiting.clone()));
-        let health = context.health.clone();
+        let options = run_options::<W>(&context.run_settings, &context.broker_settings, &context.store);
+        let (health, waiting) = (context.health.clone(), Some(context.store.clone()));
+        let control = health.is_some().then(|| context.store.clone());
         let options = RunOptions { control, waiting, health, ..options };
         self.workers.spawn(run(Arc::new(worker), Arc::clone(&context.broker), options, self.shutdown.clone()));
     }
@@ -88,7 +87,6 @@ struct WorkerContext {
     broker: Arc<dyn Broker>,
     run_settings: RunSettings,
     broker_settings: BrokerSettings,
-    control: Option<Store>,
     health: Option<Health>,
-    waiting: Store,
+    store: Store,
 }

@@ -13,7 +13,10 @@ use axum::{Router, extract::State, http::Uri, response::IntoResponse};
 use clap::Parser;
 use common::topology::queue;
 use merger::Merger;
-use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use object_store::{
+    chunked::ChunkedStore,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
 use pipeline_tests::{
     containers::Container,
     processes::{Fleet, succeed, wildrydes},
@@ -59,6 +62,9 @@ struct Arguments {
     /// Batches for splitters and mergers
     #[arg(long, default_value_t = 60)]
     batches: usize,
+    /// Stages to measure
+    #[arg(long, value_delimiter = ',', default_values = [queue::WEATHER_FETCHER, queue::SPLITTER, queue::MERGER])]
+    stages: Vec<String>,
     /// Numbers of processes
     #[arg(long, value_delimiter = ',', default_value = "1,2,4")]
     processes: Vec<usize>,
@@ -69,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let (_container, url) = Container::unless(arguments.broker.as_deref())?;
     println!("{:<18}{:>10}{:>12}{:>10}{:>10}", "stage", "processes", "rides/s", "seconds", "× one");
-    for stage in [queue::WEATHER_FETCHER, queue::SPLITTER, queue::MERGER] {
+    for stage in arguments.stages.iter().map(String::as_str) {
         let mut one = None;
         for &processes in &arguments.processes {
             let (rides, took) = match stage {
@@ -233,7 +239,9 @@ fn slow(folder: &Path, delay: Duration) -> anyhow::Result<Store> {
         wait_put_per_call: delay,
         ..ThrottleConfig::default()
     };
-    Ok(Arc::new(ThrottledStore::new(store::open(&settings)?, config)))
+    // `ThrottledStore` takes streams only, and a folder answers with open files.
+    let streamed = ChunkedStore::new(store::open(&settings)?, 1 << 20);
+    Ok(Arc::new(ThrottledStore::new(streamed, config)))
 }
 
 /// Runs a worker in this process until the shutdown.

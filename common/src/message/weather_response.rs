@@ -48,7 +48,7 @@ pub struct Forecast {
     pub source: CompactString,
     /// Id of the grid cell, in the form of the service.
     pub cell: CompactString,
-    /// Great-circle distance from the place to the centre of the cell, kilometres.
+    /// Great-circle distance from the place to the middle of the cell, kilometres.
     pub cell_km: f64,
     /// Time at which the service issued the forecast, UTC.
     pub issued: StatusTime,

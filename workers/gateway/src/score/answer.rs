@@ -151,7 +151,7 @@ pub(crate) struct LookedUp {
     pub(crate) source: String,
     /// Id of the weather station; for a forecast, the same as `cell`.
     pub(crate) groundstation: String,
-    /// Distance of the station, or of the centre of the cell, kilometres.
+    /// Distance of the station, or of the middle of the cell, kilometres.
     pub(crate) station_km: f64,
     /// Grid cell of a forecast, in the form of the service.
     #[schema(nullable = false)]

@@ -16,8 +16,8 @@ pub struct CellForecast {
     pub source: &'static str,
     /// Id of the cell, in the form of the service.
     pub cell: CompactString,
-    /// Latitude and longitude of the centre, degrees; `None` if the service does not say.
-    pub centre: Option<(f64, f64)>,
+    /// Latitude and longitude of the middle, degrees; `None` if the service does not say.
+    pub middle: Option<(f64, f64)>,
     /// Time at which the forecast was issued.
     pub issued: Timestamp,
     /// The days that have all three elements, by UTC date.
@@ -26,13 +26,13 @@ pub struct CellForecast {
 
 impl CellForecast {
     /// Returns the forecast of the date of a place in this cell; `None` if the cell has no whole forecast of that date. The
-    /// distance is 0 if the centre is unknown.
+    /// distance is 0 if the middle is unknown.
     pub fn at(&self, place: &WeatherPlace) -> Option<Forecast> {
         let DayWeather { tmin, tmax, prcp } = *self.days.get(&place.statustime.datetime().date())?;
         Some(Forecast {
             source: self.source.into(),
             cell: self.cell.clone(),
-            cell_km: self.centre.map_or(0.0, |centre| haversine_km((place.latitude, place.longitude), centre)),
+            cell_km: self.middle.map_or(0.0, |middle| haversine_km((place.latitude, place.longitude), middle)),
             issued: self.issued.to_zoned(TimeZone::UTC).datetime().into(),
             tmin: tmin.into(),
             tmax: tmax.into(),

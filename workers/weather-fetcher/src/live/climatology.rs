@@ -25,7 +25,7 @@ pub struct Mean {
 }
 
 /// Returns the years whose days around that of `date` are averaged: the ten before it, or before next year if `date` is later.
-fn centre_years(date: Date, today: Date) -> RangeInclusive<i16> {
+fn averaged_years(date: Date, today: Date) -> RangeInclusive<i16> {
     let last = date.year().min(today.year().saturating_add(1)).saturating_sub(1);
     last.saturating_sub(YEARS_MAX - 1)..=last
 }
@@ -33,14 +33,14 @@ fn centre_years(date: Date, today: Date) -> RangeInclusive<i16> {
 /// Returns the days around the day of the year of `date` in `year`. 29 February is 28 February in a common year.
 fn window(date: Date, year: i16) -> Option<impl Iterator<Item = Date>> {
     let in_year = |day| Date::new(year, date.month(), day).ok();
-    let centre = in_year(date.day()).or_else(|| in_year(28))?;
-    let first = centre.checked_sub(WINDOW_DAYS.days()).ok()?;
+    let middle = in_year(date.day()).or_else(|| in_year(28))?;
+    let first = middle.checked_sub(WINDOW_DAYS.days()).ok()?;
     Some(first.series(1.day()).take(2 * WINDOW_DAYS.unsigned_abs() as usize + 1))
 }
 
 /// Returns the years of a station that [`mean`] needs.
 pub fn years_needed(date: Date, today: Date) -> BTreeSet<i16> {
-    let windows = centre_years(date, today).filter_map(|year| window(date, year));
+    let windows = averaged_years(date, today).filter_map(|year| window(date, year));
     windows.flatten().map(Date::year).filter(|year| *year <= today.year()).collect()
 }
 
@@ -48,7 +48,7 @@ pub fn years_needed(date: Date, today: Date) -> BTreeSet<i16> {
 /// [`YEARS_MIN`] years have enough days.
 pub fn mean(date: Date, today: Date, day: impl Fn(Date) -> Option<DayWeather>) -> Option<Mean> {
     let (mut years, mut days, mut sums) = (0u16, 0i32, [0i32; 3]);
-    for window in centre_years(date, today).filter_map(|year| window(date, year)) {
+    for window in averaged_years(date, today).filter_map(|year| window(date, year)) {
         let (mut days_of_year, mut sums_of_year) = (0u16, [0i32; 3]);
         for DayWeather { tmin, tmax, prcp } in window.filter_map(&day) {
             days_of_year += 1;
@@ -86,9 +86,9 @@ mod tests {
 
     #[test]
     fn the_ten_years_before_a_date_are_used() {
-        assert_eq!(centre_years(date(2026, 11, 30), TODAY), 2016..=2025);
-        assert_eq!(centre_years(date(1965, 3, 1), TODAY), 1955..=1964);
-        assert_eq!(centre_years(date(2031, 3, 1), TODAY), 2017..=2026, "years that are yet to come have no weather");
+        assert_eq!(averaged_years(date(2026, 11, 30), TODAY), 2016..=2025);
+        assert_eq!(averaged_years(date(1965, 3, 1), TODAY), 1955..=1964);
+        assert_eq!(averaged_years(date(2031, 3, 1), TODAY), 2017..=2026, "years that are yet to come have no weather");
         let needed = |date| years_needed(date, TODAY).into_iter().collect::<Vec<_>>();
         assert_eq!(needed(date(2026, 11, 30)), (2016..=2025).collect::<Vec<_>>());
         assert_eq!(needed(date(2026, 1, 5)), (2015..=2025).collect::<Vec<_>>(), "the window begins in December");
@@ -130,8 +130,8 @@ mod tests {
             let near = |other: Date| {
                 (-1..=1).any(|year| {
                     let year = other.year() + year;
-                    let centre = Date::new(year, at.month(), at.day()).or_else(|_| Date::new(year, at.month(), 28)).unwrap();
-                    (other.since(centre).unwrap().get_days()).abs() <= 15
+                    let middle = Date::new(year, at.month(), at.day()).or_else(|_| Date::new(year, at.month(), 28)).unwrap();
+                    (other.since(middle).unwrap().get_days()).abs() <= 15
                 })
             };
             let found = mean(at, TODAY, |other| Some(if near(other) { weather(value) } else { weather(9_999) }));

@@ -139,8 +139,8 @@ impl Nws {
         let days = days(&properties, dates(now)).map_err(refused)?;
         let issued =
             properties.update_time.parse().map_err(|why: jiff::Error| refused(Malformed::new(0, "updateTime", why)))?;
-        let centre = geometry.as_ref().and_then(centre);
-        Ok(Some(Arc::new(CellForecast { source: NAME, cell: cell.into(), centre, issued, days })))
+        let middle = geometry.as_ref().and_then(middle);
+        Ok(Some(Arc::new(CellForecast { source: NAME, cell: cell.into(), middle, issued, days })))
     }
 }
 
@@ -155,7 +155,7 @@ fn dates(now: Timestamp) -> RangeInclusive<Date> {
 }
 
 /// Returns the mean of the corners of a cell.
-fn centre(geometry: &Geometry) -> Option<(f64, f64)> {
+fn middle(geometry: &Geometry) -> Option<(f64, f64)> {
     let ring = geometry.coordinates.first()?;
     // The last corner repeats the first.
     let corners = ring.split_last().map(|(_, corners)| corners).filter(|corners| !corners.is_empty())?;
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_centre_of_a_cell_is_the_mean_of_its_corners() {
-        let of = |coordinates| centre(&Geometry { coordinates });
+        let of = |coordinates| middle(&Geometry { coordinates });
         let ring = vec![(-74.0, 40.0), (-73.0, 40.0), (-73.0, 41.0), (-74.0, 41.0), (-74.0, 40.0)];
         assert_eq!(of(vec![ring]), Some((40.5, -73.5)));
         assert_eq!(

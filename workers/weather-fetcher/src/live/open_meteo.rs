@@ -104,7 +104,7 @@ impl OpenMeteo {
         })?;
         let Answer { latitude, longitude, .. } = answer;
         let cell = format!("{latitude},{longitude}").into();
-        Ok(Some(Arc::new(CellForecast { source: NAME, cell, centre: Some((latitude, longitude)), issued: now, days })))
+        Ok(Some(Arc::new(CellForecast { source: NAME, cell, middle: Some((latitude, longitude)), issued: now, days })))
     }
 }
 

@@ -211,6 +211,20 @@ impl Metrics {
             "Time of an operation of the object store",
             self.store.clone(),
         );
+        registry.register("wildrydes_training_duration_seconds", "Time of a training", self.trainings.clone());
+        registry.register("wildrydes_verdicts", "Decisions of the trainer on a candidate", self.verdicts.clone());
+        registry.register(
+            "wildrydes_champion_promoted_timestamp_seconds",
+            "When the global model that this process serves was promoted, seconds since 1970; 0 without one",
+            self.champion_since.clone(),
+        );
+        self.register_weather();
+        self.register_process();
+        self
+    }
+
+    fn register_weather(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "wildrydes_weather_request_duration_seconds",
             "Time of a request to a weather service",
@@ -226,15 +240,6 @@ impl Metrics {
             "Years of weather stations that a join used, by origin: memory (of this process), store or source",
             self.station_years.clone(),
         );
-        registry.register("wildrydes_training_duration_seconds", "Time of a training", self.trainings.clone());
-        registry.register("wildrydes_verdicts", "Decisions of the trainer on a candidate", self.verdicts.clone());
-        registry.register(
-            "wildrydes_champion_promoted_timestamp_seconds",
-            "When the global model that this process serves was promoted, seconds since 1970; 0 without one",
-            self.champion_since.clone(),
-        );
-        self.register_process();
-        self
     }
 
     /// Registers what Prometheus expects of every process, under its names.

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_centre_of_a_cell_is_the_mean_of_its_corners() {
+    fn the_middle_of_a_cell_is_the_mean_of_its_corners() {
         let of = |coordinates| middle(&Geometry { coordinates });
         let ring = vec![(-74.0, 40.0), (-73.0, 40.0), (-73.0, 41.0), (-74.0, 41.0), (-74.0, 40.0)];
         assert_eq!(of(vec![ring]), Some((40.5, -73.5)));

@@ -86,14 +86,12 @@ async fn a_ride_of_today_is_scored_with_a_forecast_or_climatology() {
     assert_eq!((&observed["weather"]["kind"], &observed["weather"]["cell"]), (&json!("observed"), &Value::Null));
 
     let mut command = wildrydes();
-    command.args(["score", "--url", &serving.api.url, "--at", "40.7,-74.0", "--time", "now", "--json"]);
+    command.args(["score", "--url", &serving.api.url, "--at", "40.7,-74.0", "--time", "now"]);
     let printed = json_output(command.args(["--distance", "12", "--healthpoints", "300", "--magicpoints", "300"]));
     assert_eq!(printed["weather"]["kind"], "forecast");
     // Without a fleet, by a scorer and a lookup in the command's own process.
     let mut command = wildrydes();
-    command
-        .args(["score", "--at", "51.5,-0.12", "--json", "--set", "weather.live=climatology", "--store"])
-        .arg(serving.store());
+    command.args(["score", "--at", "51.5,-0.12", "--set", "weather.live=climatology", "--store"]).arg(serving.store());
     command.args(["--set", &format!("weather.source={}", input.weather.display())]);
     let printed = json_output(command.args(["--distance", "12", "--healthpoints", "300", "--magicpoints", "300"]));
     assert_eq!(

@@ -114,7 +114,10 @@ async fn forecasts_are_requested_for_recent_and_coming_days_only() {
         ("2026-12-06 12:00:00", Some(WeatherKind::Forecast)),
         ("2026-12-08 12:00:00", Some(WeatherKind::Climatology)),
         ("2025-11-30 12:00:00", Some(WeatherKind::Observed)),
-        ("2025-10-31 12:00:00", Some(WeatherKind::Climatology)),
+        ("2026-11-05 12:00:00", Some(WeatherKind::Climatology)),
+        // Two years before it have such days.
+        ("2025-11-05 12:00:00", Some(WeatherKind::Observed)),
+        ("2025-10-31 12:00:00", None),
         ("2018-04-26 12:00:00", None),
     ] {
         assert_eq!(kinds(&ask(&world.lookup, vec![in_new_york(at)], None).await), [kind], "{at}");

@@ -99,7 +99,7 @@ pub(crate) struct RideScore {
     pub(crate) contributions: Vec<Reason>,
     /// The weather that was looked up.
     #[schema(nullable = false)]
-    pub(crate) weather: Option<LookedUp>,
+    pub(crate) weather: Option<Box<LookedUp>>,
 }
 
 /// Why the global model scored a ride instead of a breed model.

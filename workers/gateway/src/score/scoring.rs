@@ -211,7 +211,7 @@ struct PreparedRide {
     features: ScoreRide,
     /// Place and time of the weather to look up.
     place: Option<WeatherPlace>,
-    weather: Option<LookedUp>,
+    weather: Option<Box<LookedUp>>,
 }
 
 fn prepare(ride: &RideToScore, units: Units) -> Result<PreparedRide, Fault> {
@@ -349,7 +349,7 @@ async fn look_up_weather(
                 (Ok(weather), Ok(ride)) => {
                     let elements = [weather.tmin, weather.tmax, weather.prcp].map(|value| Some(f64::from(value)));
                     [ride.features.tmin, ride.features.tmax, ride.features.prcp] = elements;
-                    ride.weather = Some(weather);
+                    ride.weather = Some(Box::new(weather));
                 }
                 (Err(error), ride) => *ride = Err(Fault::new(code_of(error.code), error.message, None, None)),
                 (Ok(_), Err(_)) => {}

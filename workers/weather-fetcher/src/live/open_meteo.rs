@@ -127,10 +127,11 @@ impl Answer {
                 return Err(Malformed::new(0, name, format!("unit {unit:?}: expected {expected}")));
             }
         }
-        let values = daily.temperature_2m_min.iter().zip(&daily.temperature_2m_max).zip(&daily.precipitation_sum);
-        let day = |(date, ((tmin, tmax), prcp)): (&String, ((&Option<f64>, &Option<f64>), &Option<f64>))| {
-            Some((date.parse().ok()?, day_weather((*tmin)?, (*tmax)?, (*prcp)?)?))
+        let day = |(index, date): (usize, &String)| {
+            let value = |values: &[Option<f64>]| *values.get(index)?;
+            let (tmin, tmax) = (value(&daily.temperature_2m_min)?, value(&daily.temperature_2m_max)?);
+            Some((date.parse().ok()?, day_weather(tmin, tmax, value(&daily.precipitation_sum)?)?))
         };
-        Ok(daily.time.iter().zip(values).filter_map(day).collect())
+        Ok(daily.time.iter().enumerate().filter_map(day).collect())
     }
 }

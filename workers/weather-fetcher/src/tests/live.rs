@@ -115,8 +115,8 @@ async fn forecasts_are_requested_for_recent_and_coming_days_only() {
         ("2026-12-08 12:00:00", Some(WeatherKind::Climatology)),
         ("2025-11-30 12:00:00", Some(WeatherKind::Observed)),
         ("2026-11-05 12:00:00", Some(WeatherKind::Climatology)),
-        // Two years before it have such days.
         ("2025-11-05 12:00:00", Some(WeatherKind::Observed)),
+        // Only two of the years before it have days around it.
         ("2025-10-31 12:00:00", None),
         ("2018-04-26 12:00:00", None),
     ] {

@@ -104,7 +104,7 @@ pub(super) fn points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, 
 }
 
 /// A distance in kilometres, not negative.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Kilometres(#[serde(deserialize_with = "not_negative")] pub(super) f64);
 

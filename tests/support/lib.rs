@@ -1,5 +1,5 @@
-//! What the tests of the whole fleet share: RabbitMQ, object stores, brokers in containers, a proxy that disturbs connections, a stub of
-//! NOAA's services, the fleet as processes, a browser, faults, the simulated world, properties of any input, permissions on the
+//! What the tests of the whole fleet share: RabbitMQ, object stores, brokers in containers, a proxy that disturbs connections, stubs of
+//! NOAA's services and of forecast services, the fleet as processes, a browser, faults, the simulated world, properties of any input, permissions on the
 //! broker, and waits.
 
 pub mod azure;
@@ -11,6 +11,7 @@ pub mod counting;
 pub mod datasets;
 pub mod disturbed;
 pub mod faults;
+pub mod forecasts;
 pub mod gateway;
 pub mod models;
 pub mod noaa;

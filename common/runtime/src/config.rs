@@ -17,7 +17,7 @@ pub use error::{ConfigError, ENVIRONMENT_PREFIX, SECTIONS};
 pub use load::{Configuration, parse_override};
 pub use problem::Problem;
 pub use sections::{LogFormat, LogSettings, RunSettings, TelemetrySettings};
-pub use settings::Settings;
+pub use settings::{Settings, list};
 
 #[cfg(test)]
 mod tests {

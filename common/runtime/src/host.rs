@@ -3,7 +3,11 @@
 //!
 //! Timers are tokio's ([`tokio::time`]), whose clock a simulation controls by itself.
 
-use common::outcome::Failure;
+use common::{
+    outcome::Failure,
+    ride::{InvalidStatusTime, StatusTime},
+    text::trimmed,
+};
 use futures::{
     FutureExt,
     future::{self, BoxFuture},
@@ -56,6 +60,17 @@ pub fn now() -> Timestamp {
     })
 }
 
+/// Reads a time in one of the forms of [`StatusTime::read`], or `now`.
+///
+/// # Errors
+/// Fails on every other form.
+pub fn read_time(text: &str) -> Result<StatusTime, InvalidStatusTime> {
+    match trimmed(text).eq_ignore_ascii_case("now") {
+        true => Ok(now().to_zoned(jiff::tz::TimeZone::UTC).datetime().into()),
+        false => StatusTime::read(text),
+    }
+}
+
 /// Returns a random number within `range`.
 pub fn random_range<T: SampleUniform>(range: impl SampleRange<T>) -> T {
     SIMULATED.with_borrow_mut(|simulated| match simulated {
@@ -81,4 +96,20 @@ pub fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
         })
     };
     running.map(ended).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn now_is_a_time() {
+        let _simulation = Simulation::begin(1, "2026-11-30T17:03:05.25Z".parse().unwrap());
+        let text = |text: &str| read_time(text).map(|time| String::from_utf8(time.canonical().to_vec()).unwrap());
+        for now in ["now", " Now\n"] {
+            assert_eq!(text(now).as_deref(), Ok("2026-11-30 17:03:05.250"), "{now:?}");
+        }
+        assert_eq!(text("2018-04-25T17:03:05+02:00").as_deref(), Ok("2018-04-25 15:03:05.000"));
+        assert_eq!(text("tomorrow"), Err(InvalidStatusTime));
+    }
 }

@@ -71,6 +71,17 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceOutcome {
+    service: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WeatherKind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     worker: &'static str,
     state: &'static str,
@@ -107,7 +118,8 @@ pub struct Metrics {
     dead_letters: Family<Reason, Counter>,
     outages: Family<Dependency, Counter>,
     store: Histograms<Operation>,
-    weather_requests: Histograms<Outcome>,
+    weather_requests: Histograms<ServiceOutcome>,
+    weather_answers: Family<WeatherKind, Counter>,
     station_years: Family<Origin, Counter>,
     trainings: Histogram,
     verdicts: Family<Outcome, Counter>,
@@ -139,6 +151,7 @@ impl Metrics {
             outages: Family::default(),
             store: Family::new_with_constructor(Bounds(&SECONDS)),
             weather_requests: Family::new_with_constructor(Bounds(&SECONDS)),
+            weather_answers: Family::default(),
             station_years: Family::default(),
             trainings: Histogram::new(LONG_SECONDS),
             verdicts: Family::default(),
@@ -198,16 +211,6 @@ impl Metrics {
             "Time of an operation of the object store",
             self.store.clone(),
         );
-        registry.register(
-            "wildrydes_weather_request_duration_seconds",
-            "Time of a request to a weather service",
-            self.weather_requests.clone(),
-        );
-        registry.register(
-            "wildrydes_station_years",
-            "Years of weather stations that a join used, by origin: memory (of this process), store or source",
-            self.station_years.clone(),
-        );
         registry.register("wildrydes_training_duration_seconds", "Time of a training", self.trainings.clone());
         registry.register("wildrydes_verdicts", "Decisions of the trainer on a candidate", self.verdicts.clone());
         registry.register(
@@ -215,8 +218,28 @@ impl Metrics {
             "When the global model that this process serves was promoted, seconds since 1970; 0 without one",
             self.champion_since.clone(),
         );
+        self.register_weather();
         self.register_process();
         self
+    }
+
+    fn register_weather(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "wildrydes_weather_request_duration_seconds",
+            "Time of a request to a weather service",
+            self.weather_requests.clone(),
+        );
+        registry.register(
+            "wildrydes_weather_answers",
+            "Places whose weather was looked up, by kind: observed, forecast, climatology, or none",
+            self.weather_answers.clone(),
+        );
+        registry.register(
+            "wildrydes_station_years",
+            "Years of weather stations that a join used, by origin: memory (of this process), store or source",
+            self.station_years.clone(),
+        );
     }
 
     /// Registers what Prometheus expects of every process, under its names.
@@ -296,9 +319,14 @@ impl Metrics {
         metrics().store.get_or_create(&Operation { operation, outcome }).observe(took.as_secs_f64());
     }
 
-    /// Counts a request to a weather service, by outcome: `ok`, `missing`, `refused` or `failed`.
-    pub fn weather_request(&self, outcome: &'static str, took: Duration) {
-        self.weather_requests.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
+    /// Counts a request to a weather service, such as `nws`, by outcome: `ok`, `missing`, `refused` or `failed`.
+    pub fn weather_request(&self, service: &'static str, outcome: &'static str, took: Duration) {
+        self.weather_requests.get_or_create(&ServiceOutcome { service, outcome }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a place whose weather was looked up, by kind: `observed`, `forecast`, `climatology` or `none`.
+    pub fn weather_answer(&self, kind: &'static str) {
+        self.weather_answers.get_or_create(&WeatherKind { kind }).inc();
     }
 
     /// Counts years of stations by where they were read: `memory`, `store` or `source`.
@@ -398,7 +426,10 @@ mod tests {
             }
         }
         for outcome in ["ok", "missing", "refused", "failed"] {
-            metrics.weather_request(outcome, second);
+            for service in ["ghcn-daily", "nws", "open-meteo"] {
+                metrics.weather_request(service, outcome, second);
+            }
+            metrics.weather_answer(outcome);
             metrics.verdict(outcome);
             metrics.station_years(outcome, 1);
         }

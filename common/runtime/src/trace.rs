@@ -13,5 +13,5 @@ mod span;
 
 pub use context::TraceContext;
 pub(super) use current::handling;
-pub use current::{Causes, current, inherited, link, within};
+pub use current::{Causes, attribute, current, inherited, link, within};
 pub use span::{Kind, Span};

@@ -52,7 +52,9 @@ pub use score_response::{
 };
 pub use violation::Violation;
 pub use weather_request::{WEATHER_PLACES_MAX, WeatherPlace, WeatherRequest};
-pub use weather_response::{PlaceWeather, WeatherError, WeatherErrorCode, WeatherResponse};
+pub use weather_response::{
+    Climatology, Forecast, GHCN_DAILY, PlaceWeather, WeatherError, WeatherErrorCode, WeatherKind, WeatherResponse,
+};
 pub use worker_control::WorkerControl;
 
 /// Declares each message in one row: its type, its schema, the queue or role that sends it, the exchange, the queues that read it.

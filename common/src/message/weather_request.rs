@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Maximum number of places in one request.
 pub const WEATHER_PLACES_MAX: usize = 1_000;
 
-/// Places and times to look the weather up for, in the same way as for rides. The deadline is the AMQP property
-/// `expiration`.
+/// Places and times to look the weather up for, in the same way as for rides. Where there is no observation, the answer is a
+/// forecast or a climatology, unless the request wants observed weather only. The deadline is the AMQP property `expiration`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeatherRequest {
     /// Id chosen by the client, repeated in the answer.
@@ -18,6 +18,9 @@ pub struct WeatherRequest {
     /// The places, 1 to [`WEATHER_PLACES_MAX`].
     #[serde(deserialize_with = "object::list_up_to::<_, _, WEATHER_PLACES_MAX>")]
     pub places: Vec<WeatherPlace>,
+    /// Whether only observed weather is wanted, as a dataset has it; false if absent or null.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "object::null_is_default")]
+    pub observed_only: bool,
 }
 
 /// One place and time, with the same fields as in a ride.

@@ -31,7 +31,7 @@ fn score(request_id: &str) -> ScoreRequest {
 
 fn weather(request_id: &str) -> WeatherRequest {
     let place = WeatherPlace { latitude: 1.0, longitude: 2.0, statustime: "2018-04-25 12:00:00".parse().unwrap() };
-    WeatherRequest { request_id: request_id.to_owned(), places: vec![place] }
+    WeatherRequest { request_id: request_id.to_owned(), places: vec![place], observed_only: false }
 }
 
 /// Answers a delivery with an error under the request's id.

@@ -7,10 +7,10 @@ use common::{
     envelope::{Header, Properties},
     features::{FEATURE_COUNT, FEATURES},
     message::{
-        BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback, ModelPromoted,
-        ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
-        ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, TemperatureUnit, Units, WeatherError,
-        WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
+        BatchContent, BatchSplit, Climatology, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback,
+        Forecast, ModelPromoted, ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score,
+        ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, TemperatureUnit,
+        Units, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
     },
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
@@ -87,6 +87,26 @@ fn observation() -> impl Strategy<Value = Observation> {
             prcp,
         },
     )
+}
+
+fn forecast() -> impl Strategy<Value = Forecast> {
+    (text(), text(), not_negative(), statustime(), any::<(i32, i32, i32)>()).prop_map(
+        |(source, cell, cell_km, issued, (tmin, tmax, prcp))| Forecast {
+            source: source.into(),
+            cell: cell.into(),
+            cell_km,
+            issued,
+            tmin,
+            tmax,
+            prcp,
+        },
+    )
+}
+
+fn climatology() -> impl Strategy<Value = Climatology> {
+    (observation(), any::<u16>()).prop_map(|(Observation { groundstation, station_km, tmin, tmax, prcp }, years)| {
+        Climatology { groundstation, station_km, years, tmin, tmax, prcp }
+    })
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
@@ -273,7 +293,11 @@ pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
 pub fn weather_request() -> impl Strategy<Value = WeatherRequest> {
     let place = (-90.0..=90.0, -180.0..=180.0, statustime())
         .prop_map(|(latitude, longitude, statustime)| WeatherPlace { latitude, longitude, statustime });
-    (text(), vec(place, 1..4)).prop_map(|(request_id, places)| WeatherRequest { request_id, places })
+    (text(), vec(place, 1..4), any::<bool>()).prop_map(|(request_id, places, observed_only)| WeatherRequest {
+        request_id,
+        places,
+        observed_only,
+    })
 }
 
 pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
@@ -291,6 +315,8 @@ pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
     };
     let weather = prop_oneof![
         observation().prop_map(PlaceWeather::Observed),
+        forecast().prop_map(PlaceWeather::Forecast),
+        climatology().prop_map(PlaceWeather::Climatology),
         error().prop_map(|error| PlaceWeather::Failed { error }),
     ];
     prop_oneof![

@@ -8,6 +8,7 @@ mod foreign;
 mod hostile;
 mod keys;
 mod limits;
+mod live;
 mod problems;
 mod reports;
 mod scores;

@@ -43,7 +43,7 @@ async fn a_client_cannot_make_a_worker_write_into_a_queue_of_the_fleet() {
         rides: vec![ScoreRide::default()],
     };
     let place = WeatherPlace { latitude: 40.7, longitude: -74.0, statustime: "2018-04-25 12:00:00".parse().unwrap() };
-    let lookup = WeatherRequest { request_id: "w".to_owned(), places: vec![place] };
+    let lookup = WeatherRequest { request_id: "w".to_owned(), places: vec![place], observed_only: false };
     let names = Topology::of_fleet(&users.namespace).queues.into_iter().map(|queue| queue.name);
     let targets: Vec<String> = names.collect();
     for (worker, asked) in [(queue::SCORER, message(&scores)), (queue::WEATHER_LOOKUP, message(&lookup))] {

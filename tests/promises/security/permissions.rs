@@ -172,7 +172,7 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
         longitude: number("longitude"),
         statustime: cell(&row, "statustime").parse().unwrap(),
     };
-    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![place] };
+    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![place], observed_only: false };
     let response = client.weather(&request, SOON).await.unwrap();
     let [PlaceWeather::Observed(observed)] = response.weather.as_slice() else { panic!("{response:?}") };
     assert_eq!(observed.groundstation, cell(&row, "groundstation"));

@@ -4,13 +4,15 @@ mod features;
 mod model;
 mod notebook;
 mod operator;
+mod place;
 mod reading;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub use features::RideFeatures;
+pub use features::{RideFeatures, UnitSystem};
 pub use model::{AliasChange, Family, ModelCommand, ModelFormat, Prune};
 pub use notebook::{Describe, Export, ExportFormat, Selection};
 pub use operator::{CopyStore, DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay, StoreCommand};
+pub use place::PlaceAndTime;
 pub use reading::ReadingOptions;
 use runtime::config::parse_override;
 use serde::Serialize;
@@ -103,7 +105,8 @@ Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
   wildrydes score --fleet --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0 --json
   wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
-  wildrydes score --breed Qilin --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
+  wildrydes score --breed Qilin --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
+  wildrydes score --at 40.7,-74.0 --time now --distance 12 --healthpoints 300 --magicpoints 300")]
     Score(Score),
     /// Show the state of the batches, newest last, and of the queues
     #[command(after_help = "\
@@ -403,15 +406,18 @@ pub struct Score {
     /// The features of the ride.
     #[command(flatten)]
     pub features: RideFeatures,
+    /// The place and time whose weather is looked up.
+    #[command(flatten)]
+    pub place: PlaceAndTime,
     /// Breed of the unicorn; its breed model, if there is one, scores the ride [default: the global model scores]
     #[arg(long)]
     pub breed: Option<String>,
     /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches [default: noaa]
     #[arg(long, value_enum)]
     pub units: Option<UnitSystem>,
-    /// How long to wait for an answer
-    #[arg(long, default_value_t = 5_000, value_name = "MS")]
-    pub timeout_ms: u64,
+    /// How long to wait for an answer [default: 5000, with --at 30000]
+    #[arg(long, value_name = "MS")]
+    pub timeout_ms: Option<u64>,
     /// Ask the fleet on the configured broker instead of scoring in this process with the store's champion
     #[arg(long)]
     pub fleet: bool,
@@ -429,17 +435,6 @@ pub struct Remote {
     /// File with the API key, if the gateway requires one [default: the environment variable WILDRYDES_API_KEY]
     #[arg(long, value_name = "FILE", requires = "url")]
     pub key_file: Option<PathBuf>,
-}
-
-/// Units of the weather on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum UnitSystem {
-    /// Tenths of °C, tenths of mm
-    Noaa,
-    /// °C, mm
-    Celsius,
-    /// °F, inches
-    Fahrenheit,
 }
 
 /// `status`

@@ -2,5 +2,7 @@
 
 pub(crate) mod remote;
 mod score;
+mod weather;
 
 pub(crate) use score::score;
+pub(crate) use weather::in_words as weather_in_words;

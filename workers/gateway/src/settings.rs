@@ -22,7 +22,7 @@ pub struct Settings {
     /// Host names and addresses that requests may name in the header Host; requests for others get 421. If empty: with
     /// [`Auth::Off`] `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment
     /// variable the list is separated by commas.
-    #[serde(deserialize_with = "list")]
+    #[serde(deserialize_with = "config::list")]
     pub hosts: Vec<String>,
     /// Whether requests need a key.
     pub auth: Auth,
@@ -156,22 +156,6 @@ impl Settings {
         let expected = "an address and a port, as in 127.0.0.1:8081 or [::]:8081";
         bind.parse().map(Some).map_err(|_| Problem::new("ops_bind", bind, expected))
     }
-}
-
-/// Reads a list, or a text separated by commas, as in environment variables and `--set`.
-fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Listed {
-        List(Vec<String>),
-        Text(String),
-    }
-    Ok(match Listed::deserialize(deserializer)? {
-        Listed::List(list) => list,
-        Listed::Text(text) => {
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-        }
-    })
 }
 
 impl config::Settings for Settings {

@@ -2,7 +2,7 @@
 
 use crate::{
     cache::{WeatherCache, failure},
-    formats::lines::Parsed,
+    formats::{lines::Parsed, station_year::StationYear},
     join::{Join, Reach},
     sources::location::{Location, other_compression},
     stations::nearest::StationIndex,
@@ -12,8 +12,9 @@ use common::{
     outcome::Failure,
     ride::{Weather, WeatherMissing},
 };
+use compact_str::CompactString;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -85,6 +86,53 @@ impl Almanac {
             }
             fetched = self.weather.fetch(stations, needed).await?;
         }
+    }
+
+    /// Reads these years of the stations around a place, nearest first, until `judge` accepts one of the first `stations_max`.
+    /// Returns the id of that station and its distance in kilometres.
+    ///
+    /// # Errors
+    /// As [`Self::weather`].
+    pub async fn nearest_by<T>(
+        &self,
+        place: &WeatherPlace,
+        years: &BTreeSet<i16>,
+        stations_max: usize,
+        judge: impl Fn(&BTreeMap<i16, Arc<StationYear>>) -> Option<T>,
+    ) -> Result<Option<(CompactString, f64, T)>, Failure> {
+        let all = self.stations().await?;
+        let mut nearby = all.near(place.latitude, place.longitude, self.max_station_km);
+        let mut tried = 0;
+        while let Some(near) = nearby.next(all) {
+            let needed: BTreeSet<i16> = years.iter().copied().filter(|&year| all.covers(near.station, year)).collect();
+            if needed.is_empty() {
+                continue;
+            }
+            if tried == stations_max {
+                break;
+            }
+            tried += 1;
+            let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
+            for year in needed {
+                match self.weather.cached((near.station, year)) {
+                    Some(station_year) => drop(known.insert(year, station_year)),
+                    None => drop(missing.insert(year)),
+                }
+            }
+            if !missing.is_empty() {
+                let fetched = self.weather.fetch(all, BTreeMap::from([(near.station, missing)])).await?;
+                known.extend(fetched.into_iter().map(|((_, year), station_year)| (year, station_year)));
+            }
+            if let Some(judged) = judge(&known) {
+                return Ok(Some((all.id(near.station), near.km, judged)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns whether the source is a folder, whose weather is there at once.
+    pub fn reads_folder(&self) -> bool {
+        self.weather.client().source().is_folder()
     }
 
     /// Returns why a place has no observation if the reason is that no station within reach has a file; `None` if a

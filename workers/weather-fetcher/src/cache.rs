@@ -347,7 +347,7 @@ mod tests {
                 unusable_patience: std::time::Duration::ZERO,
             };
             let http = crate::sources::http::Reqwest::new(&request_policy).unwrap();
-            Client::new(source, None, &request_policy, Box::new(http))
+            Client::new(source, None, &request_policy, Arc::new(http))
         };
         let station = crate::formats::ghcn::Station { id: "USW00094728".into(), latitude: 40.0, longitude: -74.0 };
         let all = StationIndex::new(vec![station], None);

@@ -3,6 +3,7 @@
 use crate::{
     almanac::{Almanac, READ_DEADLINE},
     cache::WeatherCache,
+    live::LiveWeather,
     lookup::WeatherLookup,
     settings::Settings,
     sources::{
@@ -49,6 +50,7 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct WeatherFetcher {
     almanac: Arc<Almanac>,
+    live: Arc<LiveWeather>,
     pub(crate) deadline: Duration,
 }
 
@@ -72,7 +74,8 @@ impl WeatherFetcher {
         if let Source::Bucket(Location::File(folder)) = &source {
             check_folder(folder)?;
         }
-        let client = Client::new(source, stations.as_ref(), &settings.request_policy(), http);
+        let (http, policy): (Arc<dyn Http>, _) = (http.into(), settings.request_policy());
+        let client = Client::new(source, stations.as_ref(), &policy, Arc::clone(&http));
         let is_missing = |location: &Location| matches!(location, Location::File(path) if !path.is_file());
         let locations = client.station_list_locations();
         if locations.iter().all(is_missing) {
@@ -87,12 +90,15 @@ impl WeatherFetcher {
             );
         }
         let weather = WeatherCache::new(client, store, settings.settled_days);
-        Ok(Self { almanac: Arc::new(Almanac::new(weather, settings.max_station_km)), deadline: READ_DEADLINE })
+        let almanac = Arc::new(Almanac::new(weather, settings.max_station_km));
+        let providers = settings.providers().context("[weather]")?;
+        let live = Arc::new(LiveWeather::new(&providers, policy.requests_per_second, &http, &almanac));
+        Ok(Self { almanac, live, deadline: READ_DEADLINE })
     }
 
-    /// Returns the worker that answers weather requests from the same station list, caches and client.
+    /// Returns the worker that answers weather requests from the same station list, caches and client, and from the live providers.
     pub fn lookup(&self) -> WeatherLookup {
-        WeatherLookup::new(Arc::clone(&self.almanac))
+        WeatherLookup::new(Arc::clone(&self.almanac), Arc::clone(&self.live))
     }
 
     async fn enrich(

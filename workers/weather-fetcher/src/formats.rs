@@ -5,6 +5,7 @@
 pub mod foreign;
 pub mod ghcn;
 pub mod gzip;
+pub mod json;
 pub mod left_out;
 pub mod lines;
 pub mod malformed;

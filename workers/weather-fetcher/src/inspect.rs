@@ -3,22 +3,25 @@
 use crate::{
     Settings,
     formats::{ghcn::Station, left_out::LeftOut},
+    live::{self, provider::Provider},
     sources::{
         client::{Client, SourceFile, StationYears},
+        http::Http,
         location::Location,
         source::BY_STATION,
     },
 };
 use anyhow::Context;
-use common::document::WeatherWarnings;
+use common::{document::WeatherWarnings, message::PlaceWeather};
 use runtime::{config, host};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
-/// Maximum time for the station list of a service, and again for the sample.
+/// Maximum time for the station list of a service, again for the sample, and for each forecast service.
 const SERVICE_DEADLINE: Duration = Duration::from_secs(15);
 /// Maximum number of stations that are requested from a service.
 const SERVICE_STATIONS_MAX: usize = 3;
@@ -61,7 +64,7 @@ pub async fn inspect(settings: &Settings, files_max: usize) -> anyhow::Result<In
     config::Settings::check(settings).context("[weather]")?;
     let (source, stations) = settings.source_and_stations().context("[weather]")?;
     let folder = source.folder().map(Path::to_owned);
-    let http = Box::new(settings.http()?);
+    let http = Arc::new(settings.http()?);
     let client = Client::new(source, stations.as_ref(), &settings.request_policy(), http);
     let mut inspection = Inspection::default();
     let listed = lists(&client, &mut inspection).await;
@@ -71,6 +74,18 @@ pub async fn inspect(settings: &Settings, files_max: usize) -> anyhow::Result<In
         None => {}
     }
     Ok(inspection)
+}
+
+/// Asks each configured forecast service for the weather of today in New York, which all of them know.
+///
+/// # Errors
+/// Fails if a setting is invalid or HTTPS cannot be prepared. A service that does not answer is in the result, with the reason.
+pub async fn inspect_forecasts(settings: &Settings) -> anyhow::Result<Vec<(Provider, Result<PlaceWeather, String>)>> {
+    config::Settings::check(settings).context("[weather]")?;
+    let (providers, policy) = (settings.providers().context("[weather]")?, settings.request_policy());
+    let http: Arc<dyn Http> = Arc::new(settings.http()?);
+    let answers = live::sample(&providers, policy.requests_per_second, &http, SERVICE_DEADLINE).await;
+    Ok(answers.into_iter().map(|(provider, answer)| (provider, answer.map_err(|why| why.to_string()))).collect())
 }
 
 /// Reads the station list and the inventory; returns the stations.

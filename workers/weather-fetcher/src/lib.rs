@@ -4,6 +4,7 @@
 //!       ride-chunk ─▶ fetcher ─▶ enriched-chunk
 //!  weather-request ─▶ lookup  ─▶ weather-response    one queue and connection each: no request waits behind a batch
 //!                        │
+//!                        │   └─▶ live   forecasts and climatology, for lookups only
 //!                     almanac   station list, read once per process
 //!                        │
 //!                       join ◀── stations   k-d tree over the station list
@@ -20,6 +21,7 @@
 //! * [`sources`]: HTTP and folders, with rate limit, retries and patience;
 //! * [`cache`]: station-years in memory and in the object store, one request for each;
 //! * [`almanac`]: all of these together, shared by the two workers of a process;
+//! * [`live`]: weather that no station has published, by provider; no dataset ever has it;
 //! * [`inspect`](mod@inspect): a check of a source before it is used.
 
 pub mod almanac;
@@ -28,6 +30,7 @@ mod fetcher;
 pub mod formats;
 pub mod inspect;
 pub mod join;
+pub mod live;
 pub mod lookup;
 pub mod process;
 mod settings;
@@ -38,6 +41,6 @@ pub mod stations;
 mod tests;
 
 pub use fetcher::WeatherFetcher;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, inspect, inspect_forecasts};
 pub use lookup::WeatherLookup;
 pub use settings::Settings;

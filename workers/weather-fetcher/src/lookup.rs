@@ -1,4 +1,5 @@
-//! The worker that answers weather requests, by the same join as for rides.
+//! The worker that answers weather requests, by the same join as for rides, and with forecasts and climatology where it finds no
+//! observation.
 //!
 //! Every request gets an answer within its `expiration`, at least a typed error. An outage is reported and not waited out. A
 //! lookup that takes longer continues without its request, so that a repeated request finds more station-years cached.
@@ -6,6 +7,7 @@
 use crate::{
     almanac::{Almanac, READ_DEADLINE},
     cache::WEATHER_UNUSABLE,
+    live::{self, LiveWeather, Refusals, provider::NoEstimate},
 };
 use common::{
     envelope::{Envelope, Properties},
@@ -16,9 +18,10 @@ use common::{
     ride::{Weather, WeatherMissing},
     topology::{self, queue},
 };
-use runtime::{Worker, broker::MESSAGE_TOO_LARGE};
-use std::{sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use jiff::civil::Date;
+use runtime::{Worker, broker::MESSAGE_TOO_LARGE, host, metrics::metrics, trace};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::Instant};
 
 /// Maximum number of lookups that read at a time, including those whose request has expired.
 const LOOKUPS_MAX: usize = 64;
@@ -29,38 +32,92 @@ const ANSWER_TRAVEL_TIME: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct WeatherLookup {
     almanac: Arc<Almanac>,
+    live: Arc<LiveWeather>,
     lookups: Arc<Semaphore>,
 }
 
 impl WeatherLookup {
-    pub(crate) fn new(almanac: Arc<Almanac>) -> Self {
-        Self { almanac, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+    pub(crate) fn new(almanac: Arc<Almanac>, live: Arc<LiveWeather>) -> Self {
+        Self { almanac, live, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 
     async fn answer(&self, request: WeatherRequest, expiration_ms: Option<u64>) -> WeatherResponse {
-        let WeatherRequest { request_id, places } = request;
+        let WeatherRequest { request_id, places, observed_only } = request;
         let ttl_ms = topology::REQUEST_TTL_MS.unsigned_abs();
         let expiration = Duration::from_millis(expiration_ms.unwrap_or(ttl_ms).min(ttl_ms));
-        let deadline = expiration - ANSWER_TRAVEL_TIME.min(expiration / 10);
-        let error = match tokio::time::timeout(deadline, self.weather(&places)).await {
+        let weather = match observed_only || self.live.is_off() {
+            true => self.observed(&places, &(0..places.len()).collect::<Vec<_>>(), expiration).await,
+            false => self.of_any_kind(&places, expiration).await,
+        };
+        let mut kinds: BTreeMap<&'static str, u32> = BTreeMap::new();
+        for place in &weather {
+            let kind = place.kind().map_or("none", Into::into);
+            metrics().weather_answer(kind);
+            *kinds.entry(kind).or_default() += 1;
+        }
+        tracing::debug!(request_id, ?kinds, "weather looked up");
+        trace::attribute("wildrydes.weather.kinds", kinds.into_keys().collect::<Vec<_>>().join(","));
+        match error_of_all(&weather) {
+            Some(error) => WeatherResponse::failed(request_id, error.clone()),
+            None => WeatherResponse { request_id, weather, error: None },
+        }
+    }
+
+    /// Returns the observations of the places; where there is none, what the live providers have for the place and date. If the
+    /// observations of recent days are not read within half of the time, the providers answer in their place.
+    async fn of_any_kind(&self, places: &[WeatherPlace], expiration: Duration) -> Vec<PlaceWeather> {
+        let deadline = Instant::now() + travelled(expiration);
+        let today = live::utc_date(host::now());
+        let is_recent = |place: &WeatherPlace| live::is_recent(date(place), today);
+        // A folder may hold any date. A service has no observation of a day that is not over.
+        let may_be_published = |place: &WeatherPlace| self.almanac.reads_folder() || date(place) < today;
+        let share = if places.iter().any(is_recent) { expiration / 2 } else { expiration };
+        let not_yet = |(index, place)| PlaceWeather::Failed { error: unpublished(index, place) };
+        let mut weather: Vec<PlaceWeather> = places.iter().enumerate().map(not_yet).collect();
+        let published: Vec<usize> = indexes(places, |_, place| may_be_published(place));
+        for (&index, found) in published.iter().zip(self.observed(places, &published, share).await) {
+            weather[index] = found;
+        }
+        let pending = indexes(places, |index, place| match &weather[index] {
+            PlaceWeather::Failed { error } => is_recent(place) || !may_pass(error.code),
+            _ => false,
+        });
+        let asked: Vec<WeatherPlace> = pending.iter().map(|&index| places[index]).collect();
+        for (&index, estimate) in pending.iter().zip(self.live.estimate(&asked, deadline).await) {
+            match (&mut weather[index], estimate) {
+                (found, Ok(estimate)) => *found = estimate,
+                (PlaceWeather::Failed { error }, Err(refusals)) => add_refusals(error, &refusals),
+                _ => {}
+            }
+        }
+        weather
+    }
+
+    /// Returns the observations of the places at `asked`, in that order, or why they have none.
+    async fn observed(&self, places: &[WeatherPlace], asked: &[usize], share: Duration) -> Vec<PlaceWeather> {
+        let of: Vec<WeatherPlace> = asked.iter().map(|&index| places[index]).collect();
+        if of.is_empty() {
+            return Vec::new();
+        }
+        let error = match tokio::time::timeout(travelled(share), self.weather(&of)).await {
             Ok(Ok(weather)) => {
-                let answers = places.iter().zip(weather).enumerate().map(|(index, (place, weather))| match weather {
+                let answers = asked.iter().zip(&of).zip(weather).map(|((&index, place), weather)| match weather {
                     Weather::Observed(observation) => PlaceWeather::Observed(observation),
                     Weather::Missing(why) => PlaceWeather::Failed { error: self.missing(index, place, why) },
                 });
-                return WeatherResponse { request_id, weather: answers.collect(), error: None };
+                return answers.collect();
             }
             Ok(Err(failure)) => failed(&failure),
             Err(_) => WeatherError {
                 code: WeatherErrorCode::DeadlineExceeded,
                 message: format!(
                     "the weather was not read within the {} ms of the request's expiration; reading continues, so ask again",
-                    expiration.as_millis()
+                    share.as_millis()
                 ),
                 field: None,
             },
         };
-        WeatherResponse::failed(request_id, error)
+        vec![PlaceWeather::Failed { error }; asked.len()]
     }
 
     /// Answers at once from memory if possible. Anything else is read in a separate task, which outlives the request.
@@ -90,8 +147,7 @@ impl WeatherLookup {
             ),
             WeatherMissing::NoObservationOnDate => (
                 self.almanac.no_file(place).map(|no_file| no_file.why).unwrap_or_else(|| {
-                    let date = place.statustime.datetime().date();
-                    format!("no station within {km} km has tmin, tmax and prcp of {date} (UTC)")
+                    format!("no station within {km} km has tmin, tmax and prcp of {} (UTC)", date(place))
                 }),
                 format!("places[{index}].statustime"),
             ),
@@ -128,6 +184,55 @@ impl Worker for WeatherLookup {
     }
 }
 
+/// Returns the time until an answer must be sent to arrive within `expiration`.
+fn travelled(expiration: Duration) -> Duration {
+    expiration - ANSWER_TRAVEL_TIME.min(expiration / 10)
+}
+
+/// Returns the UTC date of the weather of a place.
+fn date(place: &WeatherPlace) -> Date {
+    place.statustime.datetime().date()
+}
+
+/// Returns the positions of the places that `keep` selects.
+fn indexes(places: &[WeatherPlace], keep: impl Fn(usize, &WeatherPlace) -> bool) -> Vec<usize> {
+    places.iter().enumerate().filter(|(index, place)| keep(*index, place)).map(|(index, _)| index).collect()
+}
+
+fn unpublished(index: usize, place: &WeatherPlace) -> WeatherError {
+    WeatherError {
+        code: WeatherErrorCode::NoObservationOnDate,
+        message: format!("no station can have published the weather of {} (UTC) yet", date(place)),
+        field: Some(format!("places[{index}].statustime")),
+    }
+}
+
+/// Adds why no provider has the weather either. If one could not be asked, a later retry may help.
+fn add_refusals(error: &mut WeatherError, refusals: &Refusals) {
+    for (provider, why) in refusals {
+        // Writing to a text cannot fail.
+        let _ = write!(error.message, "; {provider}: {why}");
+    }
+    if refusals.iter().any(|(_, why)| matches!(why, NoEstimate::Unavailable(_))) {
+        (error.code, error.field) = (WeatherErrorCode::Unavailable, None);
+    }
+}
+
+/// Returns whether a later retry may help.
+fn may_pass(code: WeatherErrorCode) -> bool {
+    use WeatherErrorCode::{DeadlineExceeded, Internal, Unavailable};
+    matches!(code, Unavailable | DeadlineExceeded | Internal)
+}
+
+/// Returns the error of the request as a whole: that of its first place, if no place has weather, for reasons that may pass.
+fn error_of_all(weather: &[PlaceWeather]) -> Option<&WeatherError> {
+    let passes = |weather: &PlaceWeather| matches!(weather, PlaceWeather::Failed { error } if may_pass(error.code));
+    match weather.first()? {
+        PlaceWeather::Failed { error } if weather.iter().all(passes) => Some(error),
+        _ => None,
+    }
+}
+
 fn failed(failure: &Failure) -> WeatherError {
     let (code, message) = match failure {
         Failure::Outage { retry_after: Some(after), .. } => {
@@ -151,4 +256,4 @@ fn error_reply(request: &Properties, error: WeatherError) -> Option<Outgoing> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! Section `[weather]` of the configuration.
 
 use crate::{
+    live::provider::{Provider, Providers},
     sources::{
         http::Reqwest,
         location::{Location, redacted_url},
@@ -13,9 +14,9 @@ use anyhow::Context;
 use common::topology::process::WEATHER_FETCHER;
 use runtime::config::{
     self, Problem,
-    reference::{Entry, above_0, number, text},
+    reference::{Entry, Kind, above_0, entry, number, text},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::{num::NonZeroU32, time::Duration};
 
 /// Section `[weather]` of the configuration.
@@ -44,6 +45,23 @@ pub struct Settings {
     pub unusable_patience_ms: u64,
     /// URL or mail address for the operators of the service, printable ASCII, sent in the `User-Agent` header.
     pub contact: Option<String>,
+    /// Providers of weather that no station has published, in order of preference; each at most once, and none if the list is
+    /// empty. Default: the US National Weather Service and climatology; climatology alone if `source` is a folder.
+    #[serde(deserialize_with = "providers")]
+    pub live: Option<Vec<Provider>>,
+    /// URL of the US National Weather Service.
+    pub nws_url: String,
+    /// URL of Open-Meteo, or of a server of one's own with its interface.
+    pub open_meteo_url: String,
+}
+
+/// Reads the names of providers: a list, or a text separated by commas.
+fn providers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Provider>>, D::Error> {
+    let provider = |name: String| {
+        let expected = "expected nws, open-meteo or climatology";
+        name.parse::<Provider>().map_err(|_| D::Error::custom(format_args!("no provider {name:?}: {expected}")))
+    };
+    config::list(deserializer)?.into_iter().map(provider).collect::<Result<_, _>>().map(Some)
 }
 
 impl Default for Settings {
@@ -57,6 +75,9 @@ impl Default for Settings {
             settled_days: 180,
             unusable_patience_ms: 15 * 60 * 1000,
             contact: None,
+            live: None,
+            nws_url: "https://api.weather.gov".to_owned(),
+            open_meteo_url: "https://api.open-meteo.com".to_owned(),
         }
     }
 }
@@ -78,6 +99,31 @@ impl Settings {
     pub fn http(&self) -> anyhow::Result<Reqwest> {
         Reqwest::new(&self.request_policy())
             .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")
+    }
+
+    /// Returns the providers of weather that no station has published. A folder needs no network unless a service is configured.
+    ///
+    /// # Errors
+    /// Fails if a provider is configured twice or an address is no URL.
+    pub fn providers(&self) -> Result<Providers, Problem> {
+        let by_default = || match self.source_and_stations()?.0.is_folder() {
+            true => Ok(vec![Provider::Climatology]),
+            false => Ok(vec![Provider::Nws, Provider::Climatology]),
+        };
+        let order = self.live.clone().map_or_else(by_default, Ok)?;
+        if let Some((at, twice)) = order.iter().enumerate().find(|(at, provider)| order[..*at].contains(provider)) {
+            return Err(Problem::new("live", format!("{twice} at places {} and before", at + 1), "each provider once"));
+        }
+        let url = |key, text: &str| match Location::parse(text) {
+            Ok(Location::Url(url)) => Ok(url),
+            Ok(Location::File(_)) => Err(Problem::new(key, text, "an http:// or https:// URL")),
+            Err(expected) => Err(Problem::new(key, redacted_url(text), expected)),
+        };
+        Ok(Providers {
+            order,
+            nws_url: url("nws_url", &self.nws_url)?,
+            open_meteo_url: url("open_meteo_url", &self.open_meteo_url)?,
+        })
     }
 
     pub(crate) fn source_and_stations(&self) -> Result<(Source, Option<Location>), Problem> {
@@ -116,11 +162,19 @@ impl config::Settings for Settings {
             not followed, a refusal) before the message becomes a dead letter",
         ),
         text("contact", "URL or mail address")
-            .means("contact for the operators of the service, sent with the User-Agent"),
+            .means("contact for the operators of the services, sent with the User-Agent; the National Weather Service asks for it"),
+        entry("live", Kind::List, "provider names").means(
+            "providers of weather that no station has published, in order of preference: nws (US National Weather Service), \
+            open-meteo (non-commercial use; attribution under CC BY 4.0) and climatology; empty: none; default: nws and \
+            climatology, or climatology alone if source is a folder",
+        ),
+        text("nws_url", "URL").means("address of the US National Weather Service"),
+        text("open_meteo_url", "URL").means("address of Open-Meteo, or of a server with its interface"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
         self.source_and_stations()?;
+        self.providers()?;
         let is_printable = |text: &String| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         match self.contact.as_ref().filter(|text| !is_printable(text)) {
             Some(text) => Err(Problem::new("contact", text, "printable ASCII: a URL or mail address")),

@@ -9,5 +9,6 @@ pub mod http;
 pub mod location;
 pub mod patience;
 pub mod request_policy;
+pub mod service;
 pub mod source;
 pub mod unavailable;

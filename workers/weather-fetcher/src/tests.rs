@@ -2,8 +2,11 @@
 
 mod answers;
 mod broken;
+#[path = "../../../tests/support/forecasts.rs"]
+pub(crate) mod forecasts;
 mod forms;
 mod inspection;
+mod live;
 #[path = "../../../tests/support/noaa.rs"]
 pub(crate) mod noaa;
 

@@ -1,7 +1,7 @@
 //! The trait of a configuration section.
 
 use super::{problem::Problem, reference::Entry};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 /// A section of the configuration. Missing sections and keys take their defaults; an unknown key is an error
 /// (`#[serde(default, deny_unknown_fields)]` on the struct).
@@ -29,4 +29,23 @@ pub trait Settings: DeserializeOwned + Serialize + Default + Send + 'static {
         Self::REFERENCE.iter().try_for_each(|entry| entry.check(&values))?;
         self.check_rules()
     }
+}
+
+/// Reads a list, or a text separated by commas, as in environment variables and `--set`.
+///
+/// # Errors
+/// Fails on another type.
+pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Listed {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Listed::deserialize(deserializer)? {
+        Listed::List(list) => list,
+        Listed::Text(text) => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        }
+    })
 }

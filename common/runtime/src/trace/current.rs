@@ -20,6 +20,8 @@ struct Current {
     message: Option<TraceContext>,
     /// Links to add to the span when the work is done.
     links: Arc<Mutex<Vec<TraceContext>>>,
+    /// Attributes to add to the span when the work is done.
+    attributes: Arc<Mutex<Vec<(&'static str, String)>>>,
 }
 
 /// Runs `work` as a part of the first of these spans, with links to the others: messages that a
@@ -28,12 +30,16 @@ pub async fn within<T>(spans: Vec<TraceContext>, work: impl Future<Output = T>) 
     CURRENT.scope(Current { spans, ..Current::default() }, work).await
 }
 
-/// Runs the handler of a message as a part of `span`, and adds the links that the handler asks for with [`link`].
+/// Runs the handler of a message as a part of `span`, and adds the links and attributes that the handler asks for with [`link`]
+/// and [`attribute`].
 pub(crate) async fn handling<T>(span: &mut Span, message: Option<TraceContext>, work: impl Future<Output = T>) -> T {
-    let current = Current { spans: vec![span.context()], message, links: Arc::default() };
+    let current = Current { spans: vec![span.context()], message, ..Current::default() };
     let done = CURRENT.scope(current.clone(), work).await;
     for link in std::mem::take(&mut *current.links.lock()) {
         span.link(link);
+    }
+    for (key, value) in std::mem::take(&mut *current.attributes.lock()) {
+        span.set(key, &value);
     }
     done
 }
@@ -46,6 +52,15 @@ pub fn inherited<F: Future>(work: F) -> impl Future<Output = F::Output> {
 /// Returns the spans that this task is a part of; none outside of a handler and of [`within`].
 pub fn current() -> Vec<TraceContext> {
     CURRENT.try_with(|current| current.spans.clone()).unwrap_or_default()
+}
+
+/// Adds an attribute to the span of the running handler; of one key the last value counts. Does nothing outside of a handler.
+pub fn attribute(key: &'static str, value: impl Into<String>) {
+    let _ = CURRENT.try_with(|current| {
+        let mut attributes = current.attributes.lock();
+        attributes.retain(|(known, _)| *known != key);
+        attributes.push((key, value.into()));
+    });
 }
 
 /// Links the span of the running handler to `others`, whose results it uses. Does nothing outside of a handler.

@@ -1,6 +1,6 @@
 //! The features of a ride on the command line: one option for each.
 
-use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches, ValueEnum};
 use common::{features::FEATURES, message::ScoreRide};
 
 /// The features of one ride, in the units of the command.
@@ -11,7 +11,12 @@ impl Args for RideFeatures {
     fn augment_args(command: Command) -> Command {
         command.args(FEATURES.iter().map(|feature| {
             let option = Arg::new(feature.name).long(feature.name).help(feature.about).value_name("NUMBER");
-            option.required(feature.original).allow_negative_numbers(true).value_parser(finite)
+            // The weather may be looked up instead.
+            let option = match feature.weather && feature.original {
+                true => option.required_unless_present("at"),
+                false => option.required(feature.original),
+            };
+            option.allow_negative_numbers(true).value_parser(finite)
         }))
     }
 
@@ -33,6 +38,17 @@ impl FromArgMatches for RideFeatures {
         }
         Ok(())
     }
+}
+
+/// Units of the weather on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UnitSystem {
+    /// Tenths of °C, tenths of mm
+    Noaa,
+    /// °C, mm
+    Celsius,
+    /// °F, inches
+    Fahrenheit,
 }
 
 /// Parses a finite number.

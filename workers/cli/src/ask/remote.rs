@@ -4,7 +4,10 @@ use crate::{arguments, session::Failed};
 use anyhow::{Context, anyhow};
 use common::{
     features::FEATURES,
-    message::{Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse},
+    message::{
+        Contribution, Fallback, PlaceWeather, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
+        ScoreResponse, WeatherPlace,
+    },
 };
 use gateway::management::cause;
 use reqwest::{Method, StatusCode, Url};
@@ -42,6 +45,7 @@ struct ScoreBody {
     fallback: Option<Fallback>,
     #[serde(default)]
     contributions: Vec<Contribution>,
+    weather: Option<PlaceWeather>,
 }
 
 #[derive(Deserialize)]
@@ -109,13 +113,22 @@ impl Remote {
         }
     }
 
-    /// Scores one ride; returns the response in the form of the queue's.
-    pub(crate) async fn score(&self, request: &ScoreRequest, timeout: Duration) -> Result<ScoreResponse, Failed> {
+    /// Scores one ride, with the weather of `place` if there is one; returns the response in the form of the queue's, and the
+    /// weather that the gateway looked up.
+    pub(crate) async fn score(
+        &self,
+        request: &ScoreRequest,
+        place: Option<&WeatherPlace>,
+        timeout: Duration,
+    ) -> Result<(ScoreResponse, Option<PlaceWeather>), Failed> {
         let ride = request.rides.first().context("no ride to score")?;
-        let mut body = json!({
-            "temperature": { "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature },
-            "precipitation": { "amount": ride.prcp, "unit": request.units.precipitation },
-        });
+        let mut body = match place {
+            Some(place) => json!(place),
+            None => json!({
+                "temperature": { "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature },
+                "precipitation": { "amount": ride.prcp, "unit": request.units.precipitation },
+            }),
+        };
         for feature in FEATURES.iter().filter(|feature| !feature.weather) {
             body[feature.name] = json!((feature.of)(ride));
         }
@@ -126,11 +139,20 @@ impl Remote {
         let request_id = request.request_id.clone();
         match answer {
             Answer::Good(scored) => {
-                let ScoreBody { probability, service, threshold, model, model_id, baseline, fallback, contributions } =
-                    scored;
+                let ScoreBody {
+                    probability,
+                    service,
+                    threshold,
+                    model,
+                    model_id,
+                    baseline,
+                    fallback,
+                    contributions,
+                    weather,
+                } = scored;
                 let outcome =
                     ScoreOutcome::Scored { probability, service, explanation: contributions, by: None, fallback };
-                Ok(ScoreResponse {
+                let response = ScoreResponse {
                     request_id,
                     model: Some(model),
                     model_id: Some(model_id),
@@ -138,13 +160,12 @@ impl Remote {
                     baseline_log_odds: baseline.map(|baseline| baseline.log_odds),
                     scores: vec![Score { ride_id: None, outcome }],
                     error: None,
-                })
+                };
+                Ok((response, weather))
             }
             Answer::Problem(_, ProblemDetails { kind, detail }) if kind.ends_with(":no-model") => {
-                Ok(ScoreResponse::failed(
-                    request_id,
-                    ScoreError { code: ScoreErrorCode::NoModel, message: detail, field: None },
-                ))
+                let error = ScoreError { code: ScoreErrorCode::NoModel, message: detail, field: None };
+                Ok((ScoreResponse::failed(request_id, error), None))
             }
             Answer::Problem(status, problem) => Err(Failed::Broken(refused(status, &problem))),
         }

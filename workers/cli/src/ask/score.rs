@@ -2,19 +2,29 @@
 
 use crate::{
     arguments::{Score, UnitSystem},
-    ask::remote::Remote,
+    ask::{remote::Remote, weather},
     session::{Failed, Session},
 };
 use common::{
     features::FEATURES,
     message::{
-        Contribution, Fallback, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
-        ScoreRide, TemperatureUnit, Units,
+        Contribution, Fallback, PlaceWeather, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest,
+        ScoreResponse, ScoreRide, TemperatureUnit, Units, WeatherPlace,
     },
 };
 use records::Store;
 use runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_options, worker::run};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+use weather_fetcher::WeatherLookup;
+
+/// Deadline of a score, milliseconds.
+const TIMEOUT_MS: u64 = 5_000;
+/// Deadline of a score whose weather is looked up, milliseconds: the station list may have to be read first.
+const WEATHER_TIMEOUT_MS: u64 = 30_000;
 
 /// Prints what each feature adds to the log-odds of an average ride.
 fn print_contributions(explanation: &[Contribution]) {
@@ -28,10 +38,14 @@ fn print_contributions(explanation: &[Contribution]) {
     }
 }
 
+/// A score, and the weather that was looked up for it.
+type Answered = (ScoreResponse, Option<PlaceWeather>);
+
 /// `score`
 pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Failed> {
+    let place = options.place.weather_place();
     let system = options.units.unwrap_or(UnitSystem::Noaa);
-    if options.units.is_none() && !session.shared.json {
+    if options.units.is_none() && place.is_none() && !session.shared.json {
         eprintln!("{}", assumed_units(&options.features.0));
     }
     let (temperature, precipitation) = match system {
@@ -43,15 +57,16 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     let request_id = format!("{:032x}", rand::random::<u128>());
     let units = Units { temperature, precipitation };
     let request = ScoreRequest { request_id, units, explain: true, rides: vec![ride] };
-    let deadline = Duration::from_millis(options.timeout_ms);
+    let timeout_ms = options.timeout_ms.unwrap_or(if place.is_some() { WEATHER_TIMEOUT_MS } else { TIMEOUT_MS });
+    let deadline = Duration::from_millis(timeout_ms);
     if let Some(remote) = Remote::of(&options.remote)? {
-        let answer = remote.score(&request, deadline).await?;
+        let answer = remote.score(&request, place.as_ref(), deadline).await?;
         return print_response(session, &answer, true);
     }
-    let response = match options.fleet || session.shared.broker.is_some() {
-        true => ask(session.broker()?.as_ref(), &request, deadline).await?,
+    let answer = match options.fleet || session.shared.broker.is_some() {
+        true => ask(session.broker()?.as_ref(), &request, place, deadline).await?,
         false => match session.store_if_there()? {
-            Some(store) => ask_here(session, store, &request, deadline).await?,
+            Some(store) => ask_here(session, store, &request, place, deadline).await?,
             None => {
                 let why = format!("no model to score with: {}", session.no_store()?);
                 match session.shared.json {
@@ -62,7 +77,7 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
             }
         },
     };
-    print_response(session, &response, options.fleet || session.shared.broker.is_some())
+    print_response(session, &answer, options.fleet || session.shared.broker.is_some())
 }
 
 /// Returns the units in which the weather was read, for a command without `--units`: a score of temperatures ten times too high
@@ -72,36 +87,63 @@ fn assumed_units(ride: &ScoreRide) -> String {
     format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for other units)")
 }
 
-async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
+/// Looks up the weather of `place`, if there is one, and scores.
+async fn ask(
+    broker: &dyn Broker,
+    request: &ScoreRequest,
+    place: Option<WeatherPlace>,
+    deadline: Duration,
+) -> Result<Answered, Failed> {
     let client = Client::connect(broker, "wildrydes").await?;
-    let response = client.score(request, deadline).await;
+    let answer = async {
+        let begin = Instant::now();
+        let Some(place) = place else { return Ok((client.score(request, deadline).await?, None)) };
+        let weather = weather::look_up(&client, place, deadline).await?;
+        let request = weather::with_weather(request, &weather);
+        let response = client.score(&request, deadline.saturating_sub(begin.elapsed())).await?;
+        Ok((response, Some(weather)))
+    }
+    .await;
     client.close().await;
-    Ok(response?)
+    answer
 }
 
-/// Scores by a scorer behind its queue in this process.
+/// Scores by a scorer behind its queue in this process; the weather is looked up in this process, too.
 async fn ask_here(
     session: &Session,
     store: Store,
     request: &ScoreRequest,
+    place: Option<WeatherPlace>,
     deadline: Duration,
-) -> Result<ScoreResponse, Failed> {
+) -> Result<Answered, Failed> {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
+    let (shutdown, mut running) = (Shutdown::new(), JoinSet::new());
+    if place.is_some() {
+        let fetcher =
+            weather_fetcher::WeatherFetcher::new(session.section()?, store.clone()).map_err(Failed::Misused)?;
+        let options = run_options::<WeatherLookup>(&session.section()?, &session.section()?, &store);
+        running.spawn(run(Arc::new(fetcher.lookup()), Arc::clone(&broker), options, shutdown.clone()));
+    }
     // A single request also waits until the breed model is loaded.
     let settings = scorer::Settings { breed_wait_ms: deadline.as_millis() as u64, ..session.section()? };
     let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?, &store);
     let scorer = scorer::Scorer::new(settings, store).without_statistics();
-    let shutdown = Shutdown::new();
-    let running = tokio::spawn(run(Arc::new(scorer), Arc::clone(&broker), options, shutdown.clone()));
-    let response = ask(broker.as_ref(), request, deadline).await;
+    running.spawn(run(Arc::new(scorer), Arc::clone(&broker), options, shutdown.clone()));
+    let answer = ask(broker.as_ref(), request, place, deadline).await;
     shutdown.cancel();
-    running.await??;
-    response
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    answer
 }
 
-fn print_response(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(), Failed> {
+fn print_response(session: &Session, (response, weather): &Answered, of_fleet: bool) -> Result<(), Failed> {
     if session.shared.json {
-        println!("{}", serde_json::to_string(response)?);
+        let mut answer = serde_json::to_value(response)?;
+        if let Some(weather) = weather {
+            answer["weather"] = serde_json::to_value(weather)?;
+        }
+        println!("{answer}");
     }
     let outcome = response.scores.first().map(|score| &score.outcome);
     match (&response.error, outcome) {
@@ -144,6 +186,9 @@ fn print_response(session: &Session, response: &ScoreResponse, of_fleet: bool) -
                     Some(Fallback::Unavailable) => ", the global model: the breed model cannot be read now",
                 };
                 println!("model {} {}{why}", model.unwrap_or_default(), model_id.unwrap_or_default());
+                if let Some(weather) = weather {
+                    println!("weather {}", weather::in_words(weather));
+                }
                 print_contributions(explanation);
             }
             Ok(())

@@ -166,7 +166,7 @@ async fn ask(client: &Client, request_id: &str, rides: &[Ride]) -> Result<Change
         return Err("no process reads the queue `weather-lookup`".to_owned());
     }
     let places = rides.iter().map(|ride| ride.place).collect();
-    let request = WeatherRequest { request_id: request_id.to_owned(), places };
+    let request = WeatherRequest { request_id: request_id.to_owned(), places, observed_only: true };
     let mut asking = pin!(client.weather(&request, LOOKUP_MAX));
     let answer = tokio::select! {
         biased;
@@ -214,8 +214,11 @@ fn compare(rides: &[Ride], now: &[PlaceWeather]) -> Changes {
                 changes.other_values += u64::from(!same);
             }
             (_, PlaceWeather::Failed { error }) if !is_no_weather(error.code) => changes.failed += 1,
-            (Some(_), PlaceWeather::Failed { .. }) => changes.would_have_none += 1,
-            (None, PlaceWeather::Failed { .. }) => {}
+            // No dataset has other weather than observations.
+            (Some(_), PlaceWeather::Forecast(_) | PlaceWeather::Climatology(_) | PlaceWeather::Failed { .. }) => {
+                changes.would_have_none += 1;
+            }
+            (None, PlaceWeather::Forecast(_) | PlaceWeather::Climatology(_) | PlaceWeather::Failed { .. }) => {}
         }
     }
     changes

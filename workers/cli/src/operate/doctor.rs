@@ -5,7 +5,7 @@
 //! broker    connection, version, feature flags, alarms, clock   the management API answers what AMQP does not; without
 //! queues    existence, arguments, policies, bindings, depths    it a check is "not checked", with the reason
 //! store     conditional writes, unfinished uploads, paused and waiting workers, documents of unknown versions
-//! weather   station list, station files, clock
+//! weather   station list, station files, clock, forecast services
 //! ```
 
 mod broker;

@@ -24,6 +24,8 @@ const PLACES = [
 ];
 /** Why the global model scored instead of the breed model. */
 const FALLBACKS = { no_breed_model: 'the release has no model of the breed', loading: 'the breed model is still being read', unavailable: 'the breed model cannot be read now' };
+/** Names of the forecast services. */
+const SOURCES = { nws: 'the US National Weather Service', 'open-meteo': 'Open-Meteo.com (CC BY 4.0)' };
 /** Inputs by the field name of the API. */
 const INPUTS = {
   'temperature.min': 'tmin', 'temperature.max': 'tmax', temperature: 'tmin', 'precipitation.amount': 'prcp', precipitation: 'prcp',
@@ -71,6 +73,16 @@ function unit(kind, table, label) {
   return h('div', { class: 'field unit' }, h('label', { for: select.id }, label), select);
 }
 
+/** A button that enters the current time. */
+function now() {
+  const button = h('button', { type: 'button', id: 'score-time-now' }, 'Now');
+  button.addEventListener('click', () => {
+    byId('score-statustime').value = new Date().toISOString().slice(0, 19);
+    soon();
+  });
+  return h('div', { class: 'field' }, button);
+}
+
 function form() {
   const way = (code, label, on) => {
     const input = h('input', { type: 'radio', name: 'weather', value: code, checked: on });
@@ -104,6 +116,7 @@ function form() {
         h('div', { class: 'fields two' },
           h('div', { class: 'field' }, h('label', { for: 'score-place' }, 'A place'), places),
           field('statustime', 'End of the ride, UTC', '2018-04-25T17:03:05', { type: 'datetime-local', step: 1, inputmode: undefined }),
+          now(),
           field('latitude', 'Latitude', 40.7829), field('longitude', 'Longitude', -73.9654)))),
     h('p', { class: 'actions' }, h('button', { type: 'submit', class: 'primary', id: 'score-now' }, 'Score'), h('span', { class: 'peek', id: 'score-peek', 'aria-hidden': 'true' })));
   element.addEventListener('input', (event) => {
@@ -248,9 +261,16 @@ function drawProblem(problem) {
 
 const announce = (words) => write(byId('score-said'), words);
 
+/** Shows the weather that was looked up, of which kind it is, and where it is from. */
 function looked(weather) {
   const t = (tenths) => worded('tmin', tenths);
-  return h('p', { class: 'looked' }, 'Weather at station ', h('code', {}, weather.groundstation), `, ${number(weather.station_km, 1)} km away: ${t(weather.tmin)} to ${t(weather.tmax)}, ${worded('prcp', weather.prcp)} of precipitation.`);
+  const away = `, ${number(weather.station_km, 1)} km away`;
+  const origins = {
+    observed: ['Observed at station ', h('code', {}, weather.groundstation), away],
+    forecast: [`Forecast by ${SOURCES[weather.source] ?? weather.source}, grid cell `, h('code', {}, weather.cell), weather.issued ? `, issued ${weather.issued.slice(0, 16)} UTC` : ''],
+    climatology: ['Usual for the season at station ', h('code', {}, weather.groundstation), `${away} (climatology of ${weather.years} years)`],
+  };
+  return h('p', { class: 'looked', id: 'looked', data: { kind: weather.kind } }, origins[weather.kind] ?? weather.kind, `: ${t(weather.tmin)} to ${t(weather.tmax)}, ${worded('prcp', weather.prcp)} of precipitation.`);
 }
 
 function drawScore(answer) {

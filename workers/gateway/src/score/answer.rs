@@ -1,6 +1,9 @@
 //! The answer to a score request, as clients read it.
 
-use common::message::Fallback;
+use common::{
+    message::{Climatology, Fallback, Forecast, PlaceWeather, WeatherError},
+    ride::Observation,
+};
 use serde::Serialize;
 use std::borrow::Cow;
 use utoipa::ToSchema;
@@ -96,7 +99,7 @@ pub(crate) struct RideScore {
     pub(crate) contributions: Vec<Reason>,
     /// The weather that was looked up.
     #[schema(nullable = false)]
-    pub(crate) weather: Option<LookedUp>,
+    pub(crate) weather: Option<Box<LookedUp>>,
 }
 
 /// Why the global model scored a ride instead of a breed model.
@@ -137,19 +140,72 @@ pub(crate) struct Reason {
     pub(crate) outside_training: bool,
 }
 
-/// Weather as the pipeline would join it.
+/// The weather that was looked up: as the pipeline would join it, or an estimate where no station has published it.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct LookedUp {
-    /// Id of the weather station.
+    /// `observed`: measured at a station, as in a dataset. `forecast`: forecast for a grid cell. `climatology`: mean of the same
+    /// days in earlier years.
+    pub(crate) kind: &'static str,
+    /// Source: `ghcn-daily`, or the forecast service, such as `nws` or `open-meteo`.
+    pub(crate) source: String,
+    /// Id of the weather station; for a forecast, the same as `cell`.
     pub(crate) groundstation: String,
-    /// Distance of the station, kilometres.
+    /// Distance of the station, or of the middle of the cell, kilometres.
     pub(crate) station_km: f64,
+    /// Grid cell of a forecast, in the form of the service.
+    #[schema(nullable = false)]
+    pub(crate) cell: Option<String>,
+    /// When a forecast was issued, UTC.
+    #[schema(nullable = false)]
+    pub(crate) issued: Option<String>,
+    /// Number of years in a climatology.
+    #[schema(nullable = false)]
+    pub(crate) years: Option<u16>,
     /// Lowest temperature, tenths of °C.
-    pub(crate) tmin: f64,
+    pub(crate) tmin: i32,
     /// Highest temperature, tenths of °C.
-    pub(crate) tmax: f64,
+    pub(crate) tmax: i32,
     /// Precipitation, tenths of mm.
-    pub(crate) prcp: f64,
+    pub(crate) prcp: i32,
+}
+
+impl LookedUp {
+    /// Returns the weather in the form of an answer.
+    ///
+    /// # Errors
+    /// Fails with the reason if the place has no weather.
+    pub(crate) fn of(weather: PlaceWeather) -> Result<Self, WeatherError> {
+        let (kind, source) = (weather.kind(), weather.source().unwrap_or_default().to_owned());
+        let kind = kind.map_or("", Into::into);
+        match weather {
+            PlaceWeather::Observed(Observation { groundstation, station_km, tmin, tmax, prcp }) => {
+                let groundstation = groundstation.to_string();
+                Ok(Self {
+                    kind,
+                    source,
+                    groundstation,
+                    station_km,
+                    cell: None,
+                    issued: None,
+                    years: None,
+                    tmin,
+                    tmax,
+                    prcp,
+                })
+            }
+            PlaceWeather::Forecast(Forecast { cell, cell_km: station_km, issued, tmin, tmax, prcp, .. }) => {
+                let (groundstation, issued) = (cell.to_string(), Some(issued.to_string()));
+                let cell = Some(cell.into());
+                Ok(Self { kind, source, groundstation, station_km, cell, issued, years: None, tmin, tmax, prcp })
+            }
+            PlaceWeather::Climatology(Climatology { groundstation, station_km, years, tmin, tmax, prcp }) => {
+                let (groundstation, years) = (groundstation.to_string(), Some(years));
+                Ok(Self { kind, source, groundstation, station_km, cell: None, issued: None, years, tmin, tmax, prcp })
+            }
+            PlaceWeather::Failed { error } => Err(error),
+        }
+    }
 }
 
 /// A scored ride, or why it could not be scored.

@@ -10,6 +10,7 @@ use common::{
     reading,
     ride::{InvalidStatusTime, StatusTime},
 };
+use runtime::host;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -20,7 +21,8 @@ use utoipa::ToSchema;
 
 /// A ride to be scored. It needs `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms:
 /// `tmin`, `tmax` and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and
-/// `statustime`, for which the weather is looked up as in the pipeline. As in batches, keys may be in any case and numbers may be
+/// `statustime`, for which the weather is looked up as in the pipeline; where no station has published it, the answer uses a
+/// forecast or a climatology and says so. As in batches, keys may be in any case and numbers may be
 /// strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
 #[derive(Debug, Clone, Default, PartialEq, ToSchema)]
 #[schema(example = json!({"distance": 30, "healthpoints": 330, "magicpoints": 300,
@@ -55,7 +57,7 @@ pub(crate) struct RideToScore {
     /// Degrees east, −180 to 180.
     pub(crate) longitude: Option<f64>,
     /// When the ride ended: `YYYY-MM-DD HH:MM:SS[.fff]` in UTC, RFC 3339, or one of the other forms that batches
-    /// accept.
+    /// accept; or `now`.
     #[schema(value_type = Option<String>, example = "2018-04-25 17:03:05")]
     pub(crate) statustime: Option<Moment>,
     /// Keys in another spelling than that of the member, and keys that resemble a member.
@@ -303,10 +305,10 @@ impl Moment {
     /// Parses the time.
     ///
     /// # Errors
-    /// Fails on a form that batches do not accept.
+    /// Fails on a form that batches do not accept, except `now`.
     pub(crate) fn read(&self) -> Result<StatusTime, InvalidStatusTime> {
         match self {
-            Self::Text(text) => StatusTime::read(text),
+            Self::Text(text) => host::read_time(text),
             Self::Epoch(number) => StatusTime::from_epoch(*number),
         }
     }

@@ -14,11 +14,11 @@ use crate::{
 use common::{
     features::{FEATURES, Feature},
     message::{
-        self, Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
-        WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+        self, Contribution, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units, WEATHER_PLACES_MAX,
+        WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
     },
     model::logistic,
-    ride::{Observation, TIME_FORMS},
+    ride::TIME_FORMS,
     topology::queue,
     weather::{self, Impossible::TminAboveTmax},
 };
@@ -211,7 +211,7 @@ struct PreparedRide {
     features: ScoreRide,
     /// Place and time of the weather to look up.
     place: Option<WeatherPlace>,
-    weather: Option<LookedUp>,
+    weather: Option<Box<LookedUp>>,
 }
 
 fn prepare(ride: &RideToScore, units: Units) -> Result<PreparedRide, Fault> {
@@ -305,8 +305,13 @@ fn place(ride: &RideToScore) -> Result<WeatherPlace, Fault> {
     let longitude = degrees("longitude", ride.longitude, 180.0)?;
     let moment = ride.statustime.as_ref().ok_or_else(|| missing("statustime"))?;
     let statustime =
-        moment.read().map_err(|_| Fault::at("invalid_statustime", "statustime", moment.excerpt(), TIME_FORMS))?;
+        moment.read().map_err(|_| Fault::at("invalid_statustime", "statustime", moment.excerpt(), &moment_forms()))?;
     Ok(WeatherPlace { latitude, longitude, statustime })
+}
+
+/// Returns the accepted forms of a time, for error messages.
+fn moment_forms() -> String {
+    format!("now, or {TIME_FORMS}")
 }
 
 fn missing(field: &'static str) -> Fault {
@@ -328,7 +333,8 @@ async fn look_up_weather(
     let client = app.link.requester(queue::WEATHER_LOOKUP)?;
     for some in pending.chunks(WEATHER_PLACES_MAX) {
         let places = some.iter().filter_map(|&index| prepared[index].as_ref().ok()?.place).collect();
-        let request = WeatherRequest { request_id: format!("{:016x}", host::random_range(0..=u64::MAX)), places };
+        let request_id = format!("{:016x}", host::random_range(0..=u64::MAX));
+        let request = WeatherRequest { request_id, places, observed_only: false };
         let left = deadline.saturating_duration_since(Instant::now());
         let answer = client.weather(&request, left).await;
         let answer = answer.map_err(|error| request_failed(&error, "a weather-fetcher"))?;
@@ -339,19 +345,14 @@ async fn look_up_weather(
             return Err(Problem::internal("the weather-fetcher did not answer every place"));
         }
         for (&index, found) in some.iter().zip(answer.weather) {
-            match found {
-                PlaceWeather::Observed(Observation { groundstation, station_km, tmin, tmax, prcp }) => {
-                    if let Ok(ride) = &mut prepared[index] {
-                        let (tmin, tmax, prcp) = (f64::from(tmin), f64::from(tmax), f64::from(prcp));
-                        let features = &mut ride.features;
-                        (features.tmin, features.tmax, features.prcp) = (Some(tmin), Some(tmax), Some(prcp));
-                        let groundstation = groundstation.to_string();
-                        ride.weather = Some(LookedUp { groundstation, station_km, tmin, tmax, prcp });
-                    }
+            match (LookedUp::of(found), &mut prepared[index]) {
+                (Ok(weather), Ok(ride)) => {
+                    let elements = [weather.tmin, weather.tmax, weather.prcp].map(|value| Some(f64::from(value)));
+                    [ride.features.tmin, ride.features.tmax, ride.features.prcp] = elements;
+                    ride.weather = Some(Box::new(weather));
                 }
-                PlaceWeather::Failed { error } => {
-                    prepared[index] = Err(Fault::new(code_of(error.code), error.message, None, None));
-                }
+                (Err(error), ride) => *ride = Err(Fault::new(code_of(error.code), error.message, None, None)),
+                (Ok(_), Err(_)) => {}
             }
         }
     }

@@ -18,7 +18,7 @@ use runtime::{
 /// A name that the broker generates.
 const REPLY_QUEUE: &str = "amq.gen-answers";
 
-fn place(latitude: f64, longitude: f64, at: &str) -> WeatherPlace {
+pub(crate) fn place(latitude: f64, longitude: f64, at: &str) -> WeatherPlace {
     WeatherPlace { latitude, longitude, statustime: at.parse().unwrap() }
 }
 
@@ -36,8 +36,21 @@ fn properties(expiration_ms: Option<u64>) -> Properties {
     }
 }
 
-async fn ask(lookup: &WeatherLookup, places: Vec<WeatherPlace>, expiration_ms: Option<u64>) -> WeatherResponse {
-    let payload = WeatherRequest { request_id: "w".to_owned(), places };
+pub(crate) async fn ask(
+    lookup: &WeatherLookup,
+    places: Vec<WeatherPlace>,
+    expiration_ms: Option<u64>,
+) -> WeatherResponse {
+    ask_for(lookup, places, expiration_ms, false).await
+}
+
+pub(crate) async fn ask_for(
+    lookup: &WeatherLookup,
+    places: Vec<WeatherPlace>,
+    expiration_ms: Option<u64>,
+    observed_only: bool,
+) -> WeatherResponse {
+    let payload = WeatherRequest { request_id: "w".to_owned(), places, observed_only };
     let outputs = lookup.handle(Envelope { payload, properties: properties(expiration_ms) }).await.unwrap();
     let outgoing: Vec<_> = outputs.into_stream().collect().await;
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
@@ -68,7 +81,7 @@ async fn a_place_gets_the_weather_of_a_ride_there_from_shared_caches() {
     let response = ask(&lookup, places.clone(), None).await;
     let failed = |at: usize| match &response.weather[at] {
         PlaceWeather::Failed { error } => (error.code, error.field.clone().unwrap(), error.message.clone()),
-        PlaceWeather::Observed(observed) => panic!("{observed:?}"),
+        weather => panic!("{weather:?}"),
     };
     let (code, field, message) = failed(0);
     assert_eq!((code, field.as_str()), (WeatherErrorCode::NoStationInReach, "places[0]"));
@@ -156,7 +169,7 @@ async fn an_unreadable_request_is_answered_if_it_names_a_queue() {
     let version = Undecodable::UnknownVersion { kind: "weather-request.v2".to_owned(), known: String::new() };
     let answer = lookup.answer_undecodable(&properties(None), &version).unwrap();
     assert_eq!(code(&decode(&answer.body).unwrap()), WeatherErrorCode::UnknownVersion);
-    let payload = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()] };
+    let payload = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()], observed_only: false };
     let nobody = lookup.handle(Envelope { payload, properties: Properties::default() }).await;
     assert!(matches!(nobody, Err(Failure::Permanent { reason: "no_reply_to", .. })), "{nobody:?}");
     assert_eq!(lookup.answer_failure(&Properties::default(), &Failure::transient("x")), None);
@@ -191,7 +204,7 @@ async fn a_request_does_not_wait_behind_a_batch() {
         client.publish(&chunk).await.unwrap();
     }
     noaa.held(1).await;
-    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()] };
+    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()], observed_only: false };
     let response = client.weather(&request, Duration::from_secs(60)).await.unwrap();
     assert_eq!(response.weather, [in_the_park()]);
     noaa.release();
@@ -217,7 +230,7 @@ async fn a_request_cannot_make_the_lookup_write_into_a_queue_of_the_fleet() {
     connection.declare().await.unwrap();
     let publisher = connection.publisher().await.unwrap();
     let mut letters = connection.consume(&topology::dead_queue(queue::WEATHER_LOOKUP), 1).await.unwrap();
-    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()] };
+    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()], observed_only: false };
     for target in [queue::MERGER, "merger.dead", "weather-lookup.dead", "merger.retry.0"] {
         let mut asked = Outgoing::message(&request).unwrap();
         asked.properties.reply_to = Some(target.to_owned());

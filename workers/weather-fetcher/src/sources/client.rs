@@ -10,29 +10,29 @@ use crate::{
     sources::{
         body::parse_body,
         file_naming::FileNaming,
-        http::{Answer, Http, chain},
+        http::{Http, chain},
         location::{Location, other_compression},
         patience::Patience,
         request_policy::RequestPolicy,
+        service::Service,
         source::Source,
         unavailable::Unavailable,
     },
 };
-use futures::StreamExt;
-use governor::DefaultDirectRateLimiter;
-use jiff::Timestamp;
+use common::message::GHCN_DAILY;
 use parking_lot::Mutex;
-use reqwest::StatusCode;
-use runtime::{backoff::Backoff, host, metrics::metrics};
+use runtime::backoff::Backoff;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
-use tokio_util::io::StreamReader;
 
 /// Number of attempts of one request before it counts as an outage.
 const ATTEMPTS: u32 = 3;
@@ -40,8 +40,6 @@ const ATTEMPTS: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Maximum pause asked for by the service that is waited out here. With a longer one the message returns to its queue.
 const PAUSE_WAITED_OUT_MAX: Duration = Duration::from_secs(5);
-/// Maximum pause that a service is granted.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One file of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +65,7 @@ pub struct Client {
     source: Source,
     stations: Vec<Location>,
     inventory: Vec<Location>,
-    http: Box<dyn Http>,
-    limiter: DefaultDirectRateLimiter,
-    paused_until: Mutex<Option<Instant>>,
+    service: Service,
     patience: Patience,
     naming: FileNaming,
     /// The last URL of the source that was answered with 200. It is requested again when another URL is forbidden.
@@ -79,14 +75,12 @@ pub struct Client {
 
 impl Client {
     /// Creates a client of `source` over `http`. `stations`: location of the station list, unless it is in the source.
-    pub fn new(source: Source, stations: Option<&Location>, policy: &RequestPolicy, http: Box<dyn Http>) -> Self {
+    pub fn new(source: Source, stations: Option<&Location>, policy: &RequestPolicy, http: Arc<dyn Http>) -> Self {
         Self {
             stations: source.station_list_locations(stations),
             inventory: source.inventory_locations(stations),
             source,
-            http,
-            limiter: DefaultDirectRateLimiter::direct(governor::Quota::per_second(policy.requests_per_second)),
-            paused_until: Mutex::new(None),
+            service: Service::new(GHCN_DAILY, http, policy.requests_per_second),
             patience: Patience::new(policy.unusable_patience),
             naming: FileNaming::default(),
             witness: Mutex::default(),
@@ -184,12 +178,10 @@ impl Client {
     /// made each time, so that a client that becomes barred never mistakes the source for one without files.
     async fn answers_403_for_missing_files(&self) -> bool {
         let witness = self.witness.lock().clone();
-        let Some(url) = witness else { return false };
-        if self.check_pause().is_err() {
-            return false;
+        match witness {
+            Some(url) => self.service.answers(&url).await,
+            None => false,
         }
-        self.limiter.until_ready().await;
-        self.http.get(&url).await.is_ok_and(|answer| answer.status == StatusCode::OK)
     }
 
     /// Reads the first location that exists. A forbidden one counts as missing if the service answers 200 for other files.
@@ -260,9 +252,13 @@ impl Client {
         let mut attempt = 1;
         let mut pauses = Backoff::new(RETRY_PAUSE, Duration::MAX);
         loop {
-            self.check_pause()?;
-            self.limiter.until_ready().await;
-            let answer = self.request(location, url, text()).await;
+            self.service.ready().await?;
+            let answered = || {
+                if self.source.contains(location) {
+                    *self.witness.lock() = Some(url.clone());
+                }
+            };
+            let answer = self.service.request(url, text(), answered).await;
             let is_lasting = answer.as_ref().is_err_and(|failure| self.is_lasting(location, failure));
             self.patience.record(url, is_lasting, Instant::now());
             let failure = match answer {
@@ -271,7 +267,7 @@ impl Client {
             };
             let pause = failure.retry_after().unwrap_or_default();
             if pause > PAUSE_WAITED_OUT_MAX {
-                self.pause(pause);
+                self.service.pause(pause);
                 return Err(failure);
             }
             if attempt == ATTEMPTS || !failure.may_pass_soon() {
@@ -281,56 +277,6 @@ impl Client {
             tokio::time::sleep(pause.max(pauses.next_pause())).await;
             attempt += 1;
         }
-    }
-
-    async fn request<T: Text>(
-        &self,
-        location: &Location,
-        url: &str,
-        text: T,
-    ) -> Result<Option<Parsed<T::Output>>, Unavailable> {
-        let broken = |why| Unavailable::Broken { location: location.to_string(), why };
-        let started = Instant::now();
-        let answer = self.http.get(url).await;
-        let outcome = match &answer {
-            Ok(answer) if answer.status == StatusCode::OK => "ok",
-            Ok(answer) if matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE) => "missing",
-            Ok(_) => "refused",
-            Err(_) => "failed",
-        };
-        metrics().weather_request(outcome, started.elapsed());
-        let Answer { status, retry_after: header, mut body } = answer.map_err(broken)?;
-        if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
-            return Ok(None);
-        }
-        if status.is_redirection() {
-            let reason = body.next().await.and_then(Result::err);
-            let why = reason.map_or_else(|| "the redirect is not followed".to_owned(), |reason| reason.to_string());
-            return Err(Unavailable::Redirected { location: location.to_string(), status, why });
-        }
-        if status != StatusCode::OK {
-            let retry_after = header.and_then(|value| retry_after(&value, host::now()));
-            return Err(Unavailable::Status { location: location.to_string(), status, retry_after });
-        }
-        if self.source.contains(location) {
-            *self.witness.lock() = Some(url.to_owned());
-        }
-        let body = StreamReader::new(body);
-        parse_body(location, body, text).await.map(Some)
-    }
-
-    fn check_pause(&self) -> Result<(), Unavailable> {
-        let until = *self.paused_until.lock();
-        match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            Some(left) if !left.is_zero() => Err(Unavailable::Paused { retry_after: left }),
-            _ => Ok(()),
-        }
-    }
-
-    fn pause(&self, pause: Duration) {
-        let until = Instant::now() + pause.min(RETRY_AFTER_MAX);
-        let mut paused = self.paused_until.lock();
-        *paused = Some(paused.map_or(until, |before| before.max(until)));
     }
 }
 
@@ -344,37 +290,4 @@ async fn open(path: &Path) -> io::Result<tokio::fs::File> {
         return Err(io::Error::other("it is a pipe or a device, not a file"));
     }
     tokio::fs::File::open(path).await
-}
-
-/// Reads a `Retry-After` (RFC 9110 §10.2.3): seconds, or an HTTP date.
-fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    let pause = match value.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-            Duration::try_from(at.duration_since(now)).unwrap_or_default()
-        }
-    };
-    Some(pause.min(RETRY_AFTER_MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_its_forms() {
-        let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
-        for (value, seconds) in [
-            ("120", Some(120)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
-            ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
-            ("99999999999", Some(24 * 60 * 60)),
-            ("soon", None),
-            ("-1", None),
-        ] {
-            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
-        }
-    }
 }

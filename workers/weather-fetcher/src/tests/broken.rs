@@ -32,7 +32,7 @@ pub(super) fn permanent(result: Result<Weather, Failure>) -> String {
 async fn look_up(fetcher: &WeatherFetcher) -> WeatherResponse {
     let statustime = "2018-04-25 12:00:00".parse().unwrap();
     let places = vec![WeatherPlace { latitude: 40.81, longitude: -73.94, statustime }];
-    let payload = WeatherRequest { request_id: "w".to_owned(), places };
+    let payload = WeatherRequest { request_id: "w".to_owned(), places, observed_only: false };
     let properties = Properties { reply_to: Some("amq.gen-answers".to_owned()), ..Properties::default() };
     let outputs = fetcher.lookup().handle(Envelope { payload, properties }).await.unwrap();
     let reply = outputs.into_stream().next().await.unwrap().unwrap();

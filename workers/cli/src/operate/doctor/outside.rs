@@ -6,6 +6,7 @@ use super::{
     store,
 };
 use crate::{
+    ask::weather_in_words,
     job::warning_in_words,
     session::{Failed, Session},
 };
@@ -26,6 +27,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use weather_fetcher::{
     Settings as WeatherSettings,
+    live::provider::Provider,
     sources::{http::Head, location::Location},
 };
 
@@ -186,6 +188,27 @@ pub(super) async fn weather(session: &Session, findings: &mut Findings) -> Resul
     match dates.into_iter().flatten().next() {
         Some(date) => skew("weather clock", "the weather service", Some(date), findings),
         None => findings.not_checked("weather clock", "no answer with a date"),
+    }
+    forecasts(&settings, findings).await
+}
+
+/// Checks each forecast service that is configured.
+async fn forecasts(settings: &WeatherSettings, findings: &mut Findings) -> Result<(), Failed> {
+    for (provider, answer) in weather_fetcher::inspect_forecasts(settings).await.map_err(Failed::Misused)? {
+        let check = match provider {
+            Provider::Nws => "forecasts of nws",
+            Provider::OpenMeteo => "forecasts of open-meteo",
+            Provider::Climatology => continue,
+        };
+        match answer {
+            Ok(weather) => findings.ok(check, format!("today in New York: {}", weather_in_words(&weather))),
+            Err(why) => findings.warn(
+                check,
+                why,
+                "check that the service is reachable from here (proxy, firewall, weather.contact), or leave it out of weather.live. \
+                 Meanwhile lookups of today and the coming days use the next provider",
+            ),
+        }
     }
     Ok(())
 }

@@ -1,0 +1,220 @@
+//! Weather that no station has published: forecasts of today and the coming days, and climatology.
+//!
+//! ```text
+//!  place and date ─▶ nws ─▶ open_meteo ─▶ climatology    in the configured order; each gets its share of the time left
+//!                     │          │             │
+//!                  hourly     hourly        almanac      one request per grid cell and hour; station-years are cached
+//! ```
+//!
+//! Only lookups use it. A dataset has observations alone: [`crate::almanac`], which joins rides, does not know this module, and
+//! nothing here can return a [`common::ride::Weather`].
+
+mod cell;
+pub mod climatology;
+mod hourly;
+mod interval;
+mod nws;
+mod open_meteo;
+pub mod provider;
+
+use self::{
+    climatology::Mean,
+    nws::Nws,
+    open_meteo::OpenMeteo,
+    provider::{NoEstimate, Provider, Providers},
+};
+use crate::{
+    almanac::Almanac,
+    formats::station_year::DayWeather,
+    sources::{http::Http, service::Service},
+};
+use common::message::{Climatology, PlaceWeather, WeatherPlace};
+use futures::StreamExt;
+use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use runtime::host;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+/// Number of days before today from which on a missing observation may only be unpublished: GHCN-Daily lags by days, and for some
+/// stations by weeks.
+const RECENT_DAYS: i64 = 60;
+/// Maximum number of stations whose history is read for one place.
+const STATIONS_MAX: usize = 8;
+/// Maximum number of places for which one request asks at a time.
+const PLACES_MAX: usize = 8;
+/// Maximum number of places for which a provider is asked at a time, including those whose request has expired.
+const ASKED_MAX: usize = 64;
+
+/// The providers, in order of preference.
+#[derive(Debug)]
+pub struct LiveWeather {
+    sources: Vec<LiveSource>,
+    asked: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+enum LiveSource {
+    Nws(Nws),
+    OpenMeteo(OpenMeteo),
+    Climatology(Arc<Almanac>),
+}
+
+/// Why there is no weather: the answer of each provider, in the order in which they were asked.
+pub type Refusals = Vec<(Provider, NoEstimate)>;
+
+impl LiveWeather {
+    /// Sends no request yet. Each service is asked at most `requests_per_second` times a second.
+    pub fn new(
+        providers: &Providers,
+        requests_per_second: NonZeroU32,
+        http: &Arc<dyn Http>,
+        almanac: &Arc<Almanac>,
+    ) -> Self {
+        let source = |&provider: &Provider| {
+            let forecasts = LiveSource::forecasts(provider, providers, requests_per_second, http);
+            forecasts.unwrap_or_else(|| LiveSource::Climatology(Arc::clone(almanac)))
+        };
+        Self { sources: providers.order.iter().map(source).collect(), asked: Arc::new(Semaphore::new(ASKED_MAX)) }
+    }
+
+    /// Returns whether there is no provider.
+    pub fn is_off(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Asks the providers for each place, in order of preference, until `deadline`. Each provider gets an equal share of the time
+    /// that is left, so that a silent one does not keep the next from answering. What is asked continues after its share.
+    pub async fn estimate(
+        self: &Arc<Self>,
+        places: &[WeatherPlace],
+        deadline: Instant,
+    ) -> Vec<Result<PlaceWeather, Refusals>> {
+        let mut estimates: Vec<Result<PlaceWeather, Refusals>> = vec![Err(Vec::new()); places.len()];
+        for (index, source) in self.sources.iter().enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(self.sources.len() - index).unwrap_or(u32::MAX);
+            let end = Instant::now() + share;
+            let pending: Vec<usize> = (0..places.len()).filter(|&at| estimates[at].is_err()).collect();
+            let answers =
+                pending.into_iter().filter_map(|at| Some((at, *places.get(at)?))).map(|(at, place)| async move {
+                    let answer = timeout_at(end, self.ask(index, place)).await;
+                    (at, answer.unwrap_or_else(|_| Err(no_answer(share))))
+                });
+            let mut answers = futures::stream::iter(answers).buffer_unordered(PLACES_MAX);
+            while let Some((at, answer)) = answers.next().await {
+                match (answer, estimates.get_mut(at)) {
+                    (Ok(weather), Some(estimate)) => *estimate = Ok(weather),
+                    (Err(why), Some(Err(refusals))) => {
+                        tracing::debug!(provider = %source.provider(), %why, "no estimate of the weather");
+                        refusals.push((source.provider(), why));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        estimates
+    }
+
+    /// Asks one provider, in a task that outlives its request.
+    async fn ask(self: &Arc<Self>, index: usize, place: WeatherPlace) -> Result<PlaceWeather, NoEstimate> {
+        let stopped = |_| NoEstimate::Unavailable("the process is shutting down".to_owned());
+        let permit = Arc::clone(&self.asked).acquire_owned().await.map_err(stopped)?;
+        let live = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let _permit = permit;
+            match live.sources.get(index) {
+                Some(source) => source.weather(&place, host::now()).await,
+                None => Err(NoEstimate::NotCovered("it is not configured".to_owned())),
+            }
+        });
+        task.await.unwrap_or_else(|why| Err(NoEstimate::Unavailable(why.to_string())))
+    }
+}
+
+impl LiveSource {
+    /// Returns a client of a forecast service; `None` for a provider that is none.
+    fn forecasts(
+        provider: Provider,
+        Providers { nws_url, open_meteo_url, .. }: &Providers,
+        requests_per_second: NonZeroU32,
+        http: &Arc<dyn Http>,
+    ) -> Option<Self> {
+        let service = |name| Service::new(name, Arc::clone(http), requests_per_second);
+        match provider {
+            Provider::Nws => Some(Self::Nws(Nws::new(service(nws::NAME), nws_url))),
+            Provider::OpenMeteo => Some(Self::OpenMeteo(OpenMeteo::new(service(open_meteo::NAME), open_meteo_url))),
+            Provider::Climatology => None,
+        }
+    }
+
+    fn provider(&self) -> Provider {
+        match self {
+            Self::Nws(_) => Provider::Nws,
+            Self::OpenMeteo(_) => Provider::OpenMeteo,
+            Self::Climatology(_) => Provider::Climatology,
+        }
+    }
+
+    async fn weather(&self, place: &WeatherPlace, now: Timestamp) -> Result<PlaceWeather, NoEstimate> {
+        match self {
+            Self::Nws(nws) => nws.forecast(place, now).await.map(PlaceWeather::Forecast),
+            Self::OpenMeteo(open_meteo) => open_meteo.forecast(place, now).await.map(PlaceWeather::Forecast),
+            Self::Climatology(almanac) => history(almanac, place, now).await.map(PlaceWeather::Climatology),
+        }
+    }
+}
+
+/// Asks each forecast service once for the weather of today in New York, for `patience` at most.
+pub(crate) async fn sample(
+    providers: &Providers,
+    requests_per_second: NonZeroU32,
+    http: &Arc<dyn Http>,
+    patience: Duration,
+) -> Vec<(Provider, Result<PlaceWeather, NoEstimate>)> {
+    let statustime = utc_date(host::now()).at(12, 0, 0, 0).into();
+    let place = WeatherPlace { latitude: 40.7128, longitude: -74.006, statustime };
+    let mut answers = Vec::new();
+    for &provider in &providers.order {
+        let Some(source) = LiveSource::forecasts(provider, providers, requests_per_second, http) else { continue };
+        let answer = tokio::time::timeout(patience, source.weather(&place, host::now())).await;
+        let silent = || NoEstimate::Unavailable(format!("no answer within {} s", patience.as_secs()));
+        answers.push((provider, answer.unwrap_or_else(|_| Err(silent()))));
+    }
+    answers
+}
+
+/// Returns the climatology of the nearest station with a history.
+async fn history(almanac: &Almanac, place: &WeatherPlace, now: Timestamp) -> Result<Climatology, NoEstimate> {
+    let (date, today) = (place.statustime.datetime().date(), utc_date(now));
+    let years = climatology::years_needed(date, today);
+    let found = almanac.nearest_by(place, &years, STATIONS_MAX, |station_years| {
+        climatology::mean(date, today, |day| station_years.get(&day.year())?.day(day.month(), day.day()))
+    });
+    let found = found.await.map_err(|failure| NoEstimate::Unavailable(failure.to_string()))?;
+    let (groundstation, station_km, Mean { years, weather }) = found.ok_or_else(|| {
+        NoEstimate::NotCovered(format!(
+            "none of the {STATIONS_MAX} nearest stations within {} km has {} years around that day",
+            almanac.max_station_km(),
+            climatology::YEARS_MIN
+        ))
+    })?;
+    let DayWeather { tmin, tmax, prcp } = weather;
+    Ok(Climatology { groundstation, station_km, years, tmin: tmin.into(), tmax: tmax.into(), prcp: prcp.into() })
+}
+
+fn no_answer(share: Duration) -> NoEstimate {
+    NoEstimate::Unavailable(format!("no answer within {} ms, its share of the request's expiration", share.as_millis()))
+}
+
+/// Returns the date in UTC.
+pub fn utc_date(now: Timestamp) -> Date {
+    now.to_zoned(TimeZone::UTC).date()
+}
+
+/// Returns whether an observation of a date may exist that is not published yet, or the date is still to come.
+pub fn is_recent(date: Date, today: Date) -> bool {
+    date >= today.saturating_sub(RECENT_DAYS.days())
+}

@@ -23,6 +23,7 @@ pub mod delivery;
 pub mod document;
 pub mod features;
 pub mod fleet;
+pub mod imputation;
 pub mod message;
 pub mod object_path;
 pub mod reading;

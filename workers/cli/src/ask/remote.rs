@@ -4,7 +4,9 @@ use crate::{arguments, session::Failed};
 use anyhow::{Context, anyhow};
 use common::{
     features::FEATURES,
-    message::{Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse},
+    message::{
+        Assumed, Contribution, Fallback, ProbabilityInterval, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+    },
 };
 use gateway::management::cause;
 use reqwest::{Method, StatusCode, Url};
@@ -42,6 +44,11 @@ struct ScoreBody {
     fallback: Option<Fallback>,
     #[serde(default)]
     contributions: Vec<Contribution>,
+    #[serde(default)]
+    assumed: Vec<Assumed>,
+    interval: Option<ProbabilityInterval>,
+    #[serde(default)]
+    warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -113,7 +120,10 @@ impl Remote {
     pub(crate) async fn score(&self, request: &ScoreRequest, timeout: Duration) -> Result<ScoreResponse, Failed> {
         let ride = request.rides.first().context("no ride to score")?;
         let mut body = json!({
-            "temperature": { "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature },
+            "impute": request.impute,
+            "temperature": {
+                "value": ride.tavg, "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature,
+            },
             "precipitation": { "amount": ride.prcp, "unit": request.units.precipitation },
         });
         for feature in FEATURES.iter().filter(|feature| !feature.weather) {
@@ -126,16 +136,22 @@ impl Remote {
         let request_id = request.request_id.clone();
         match answer {
             Answer::Good(scored) => {
-                let ScoreBody { probability, service, threshold, model, model_id, baseline, fallback, contributions } =
-                    scored;
-                let outcome =
-                    ScoreOutcome::Scored { probability, service, explanation: contributions, by: None, fallback };
+                let outcome = ScoreOutcome::Scored {
+                    probability: scored.probability,
+                    service: scored.service,
+                    explanation: scored.contributions,
+                    by: None,
+                    fallback: scored.fallback,
+                    assumed: scored.assumed,
+                    interval: scored.interval,
+                    warnings: scored.warnings,
+                };
                 Ok(ScoreResponse {
                     request_id,
-                    model: Some(model),
-                    model_id: Some(model_id),
-                    threshold: Some(threshold),
-                    baseline_log_odds: baseline.map(|baseline| baseline.log_odds),
+                    model: Some(scored.model),
+                    model_id: Some(scored.model_id),
+                    threshold: Some(scored.threshold),
+                    baseline_log_odds: scored.baseline.map(|baseline| baseline.log_odds),
                     scores: vec![Score { ride_id: None, outcome }],
                     error: None,
                 })

@@ -6,9 +6,9 @@ use crate::{
     session::{Failed, Session},
 };
 use common::{
-    features::FEATURES,
+    features::{FEATURES, Feature},
     message::{
-        Contribution, Fallback, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        Assumed, Contribution, Fallback, PrecipitationUnit, ProbabilityInterval, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
         ScoreRide, TemperatureUnit, Units,
     },
 };
@@ -17,22 +17,28 @@ use runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_optio
 use std::{sync::Arc, time::Duration};
 
 /// Prints what each feature adds to the log-odds of an average ride.
-fn print_contributions(explanation: &[Contribution]) {
+fn print_contributions(explanation: &[Contribution], assumed: &[Assumed]) {
     if !explanation.is_empty() {
         println!("\n{:<14}{:>10}  {:<12}{:>10}", "contribution", "", "", "log-odds");
     }
     for Contribution { feature, value, log_odds, outside_training } in explanation {
         let unit = FEATURES.iter().find(|known| known.name == feature).map_or("", |known| known.unit);
         let outside = if *outside_training { "   outside the range of the training data" } else { "" };
-        println!("{feature:<14}{value:>10}  {unit:<12}{log_odds:>+10.3}{outside}");
+        let is_assumed = assumed.iter().any(|assumed| assumed.feature == *feature);
+        // An expectation has more digits than it is worth.
+        let (value, note) = if is_assumed { ((value * 10.0).round() / 10.0, "   assumed") } else { (*value, "") };
+        println!("{feature:<14}{value:>10}  {unit:<12}{log_odds:>+10.3}{note}{outside}");
     }
 }
 
 /// `score`
 pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Failed> {
     let system = options.units.unwrap_or(UnitSystem::Noaa);
-    if options.units.is_none() && !session.shared.json {
-        eprintln!("{}", assumed_units(&options.features.0));
+    if let Some(weather) = assumed_units(&options.features.0)
+        && options.units.is_none()
+        && !session.shared.json
+    {
+        eprintln!("{weather}");
     }
     let (temperature, precipitation) = match system {
         UnitSystem::Noaa => (TemperatureUnit::CelsiusTenths, PrecipitationUnit::MillimetreTenths),
@@ -42,7 +48,8 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     let ride = ScoreRide { breed: options.breed.clone(), ..options.features.0.clone() };
     let request_id = format!("{:032x}", rand::random::<u128>());
     let units = Units { temperature, precipitation };
-    let request = ScoreRequest { request_id, units, explain: true, rides: vec![ride] };
+    let impute = !options.no_impute;
+    let request = ScoreRequest { request_id, units, explain: true, impute, rides: vec![ride] };
     let deadline = Duration::from_millis(options.timeout_ms);
     if let Some(remote) = Remote::of(&options.remote)? {
         let answer = remote.score(&request, deadline).await?;
@@ -66,10 +73,38 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
 }
 
 /// Returns the units in which the weather was read, for a command without `--units`: a score of temperatures ten times too high
-/// looks normal.
-fn assumed_units(ride: &ScoreRide) -> String {
-    let [tmin, tmax, prcp] = [ride.tmin, ride.tmax, ride.prcp].map(|tenths| tenths.unwrap_or_default() / 10.0);
-    format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for other units)")
+/// looks normal. `None` without weather.
+fn assumed_units(ride: &ScoreRide) -> Option<String> {
+    let tenths = |value: f64, unit: &str| format!("{} {unit}", value / 10.0);
+    let temperature = match (ride.tmin, ride.tmax) {
+        (Some(tmin), Some(tmax)) => Some(format!("{} to {}", tmin / 10.0, tenths(tmax, "°C"))),
+        (Some(tmin), None) => Some(format!("at least {}", tenths(tmin, "°C"))),
+        (None, Some(tmax)) => Some(format!("at most {}", tenths(tmax, "°C"))),
+        (None, None) => None,
+    };
+    let mean = ride.tavg.map(|tavg| format!("{} on average", tenths(tavg, "°C")));
+    let known: Vec<String> =
+        [temperature, mean, ride.prcp.map(|prcp| tenths(prcp, "mm"))].into_iter().flatten().collect();
+    let units = || {
+        let known = known.join(", ");
+        format!("weather in NOAA's tenths: {known} (--units celsius or fahrenheit for other units)")
+    };
+    (!known.is_empty()).then(units)
+}
+
+/// Prints the assumed values in the units that people use.
+fn print_assumed(assumed: &[Assumed], interval: Option<ProbabilityInterval>) {
+    let words = assumed.iter().filter_map(|Assumed { feature, value }| {
+        let (unit, scale) = Feature::named(feature)?.display_unit;
+        Some(format!("{feature} {:.1} {unit}", value / scale))
+    });
+    let words: Vec<String> = words.collect();
+    if !words.is_empty() {
+        println!("assumed, because not given: {}", words.join(", "));
+    }
+    if let Some(ProbabilityInterval { low, high }) = interval {
+        println!("90 % interval with all features: {:.1} % to {:.1} %", low * 100.0, high * 100.0);
+    }
 }
 
 async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
@@ -124,7 +159,10 @@ fn print_response(session: &Session, response: &ScoreResponse, of_fleet: bool) -
                 _ => Err(Failed::Reported),
             }
         }
-        (None, Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback })) => {
+        (
+            None,
+            Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings }),
+        ) => {
             if !session.shared.json {
                 let (model, model_id, threshold) = match by {
                     Some(by) => (Some(by.model.as_str()), Some(by.model_id.as_str()), Some(by.threshold)),
@@ -144,7 +182,9 @@ fn print_response(session: &Session, response: &ScoreResponse, of_fleet: bool) -
                     Some(Fallback::Unavailable) => ", the global model: the breed model cannot be read now",
                 };
                 println!("model {} {}{why}", model.unwrap_or_default(), model_id.unwrap_or_default());
-                print_contributions(explanation);
+                print_assumed(assumed, *interval);
+                warnings.iter().for_each(|warning| println!("warning: {warning}"));
+                print_contributions(explanation, assumed);
             }
             Ok(())
         }

@@ -7,8 +7,9 @@
 //! nothing to those before it, because a feature is constant or a combination of others, is skipped.
 //!
 //! ```text
-//! known features ─▶ Distribution::given ─▶ Conditional ┬ mean ─────▶ log-odds at the assumed values ─┐
-//!                                                      └ variance ─▶ variance of the log-odds ───────┴▶ Uncertain: probability, interval
+//! known features ─▶ Distribution::given ─▶ Conditional ┬ mean ─────▶ log-odds at the assumed values ┐
+//!                                                      └ variance ─▶ variance of the log-odds ──────┴▶ Uncertain
+//!                                                                          probability, 90 % interval ◀───┘
 //! ```
 
 use crate::{
@@ -33,9 +34,8 @@ const NODE_STEP: f64 = 0.25;
 const NODES: usize = 30;
 
 /// Places of the temperatures and of precipitation in [`FEATURES`]; `None` if there is no such feature.
-static PLACES: LazyLock<[Option<usize>; 3]> = LazyLock::new(|| {
-    ["tmin", "tmax", "prcp"].map(|name| FEATURES.iter().position(|feature| feature.name == name))
-});
+static PLACES: LazyLock<[Option<usize>; 3]> =
+    LazyLock::new(|| ["tmin", "tmax", "prcp"].map(|name| FEATURES.iter().position(|feature| feature.name == name)));
 
 /// Weights of the nodes of a standard normal distribution, from the mean outwards. Those of both sides add up to 1.
 static NODE_WEIGHTS: LazyLock<[f64; NODES + 1]> = LazyLock::new(|| {
@@ -183,7 +183,11 @@ impl Conditional {
         let scaled: Features = std::array::from_fn(|j| weights[j] * self.std_dev[j]);
         let terms = scaled.iter().zip(&self.covariance).map(|(scaled_j, row)| {
             let row = row.iter().zip(&scaled).filter(|(covariance, _)| **covariance != 0.0);
-            if *scaled_j == 0.0 { 0.0 } else { scaled_j * row.map(|(covariance, scaled)| covariance * scaled).sum::<f64>() }
+            if *scaled_j == 0.0 {
+                0.0
+            } else {
+                scaled_j * row.map(|(covariance, scaled)| covariance * scaled).sum::<f64>()
+            }
         });
         // `max` also replaces NaN.
         terms.sum::<f64>().max(0.0)

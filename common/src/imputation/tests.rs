@@ -103,7 +103,14 @@ fn rides() -> impl Strategy<Value = Vec<Features>> {
 
 fn some_known() -> impl Strategy<Value = [Option<f64>; FEATURE_COUNT]> {
     let value = |low: f64, high: f64| proptest::option::of(low..high);
-    (value(0.0, 60.0), value(0.0, 500.0), value(0.0, 900.0), value(-90.0, 150.0), value(150.0, 400.0), value(0.0, 900.0))
+    (
+        value(0.0, 60.0),
+        value(0.0, 500.0),
+        value(0.0, 900.0),
+        value(-90.0, 150.0),
+        value(150.0, 400.0),
+        value(0.0, 900.0),
+    )
         .prop_map(|(a, b, c, d, e, f)| [a, b, c, d, e, f])
 }
 
@@ -182,7 +189,9 @@ fn an_assumed_value_is_possible() {
 
 #[test]
 fn an_unusable_covariance_is_refused() {
-    for broken in [vec![], vec![vec![1.0; FEATURE_COUNT]; 2], vec![vec![1.0; 2]; FEATURE_COUNT], vec![vec![f64::NAN; 6]; 6]] {
+    for broken in
+        [vec![], vec![vec![1.0; FEATURE_COUNT]; 2], vec![vec![1.0; 2]; FEATURE_COUNT], vec![vec![f64::NAN; 6]; 6]]
+    {
         let model = model(MEAN, STD_DEV, Some(broken));
         assert_eq!(Distribution::of(&model, &model.used().unwrap()), Err(UnusableCovariance));
     }

@@ -1,7 +1,7 @@
 //! Tests how good scores with assumed features are, on the held-out rides of the demo.
 
 use common::{
-    features::{FEATURES, FEATURE_COUNT, is_test_ride},
+    features::{FEATURE_COUNT, FEATURES, is_test_ride},
     message::{ProbabilityInterval, ScoreOutcome, ScoreRequest, ScoreRide, Units},
     model::{Alias, Model},
 };
@@ -134,7 +134,10 @@ fn assumed_features_beat_means_and_intervals_are_honest() {
         let [_, _, _, tmin, tmax, _] = ride.features;
         application.add(&without(&servable, &model, ride, &[1, 2, 3, 4], Some((tmin + tmax) / 2.0)));
     }
-    println!("{:<32}{:>7}{:>12}{:>9}{:>10}{:>10}{:>10}", "missing", "rides", "covered", "width", "assumed", "means", "all");
+    println!(
+        "{:<32}{:>7}{:>12}{:>9}{:>10}{:>10}{:>10}",
+        "missing", "rides", "covered", "width", "assumed", "means", "all"
+    );
     let mut all = Figures::default();
     for (number, figures) in by_number.iter().enumerate() {
         figures.print(&format!("{} at random", number + 1));

@@ -229,8 +229,7 @@ pub fn model() -> impl Strategy<Value = Model> {
     let numbers = ([(); 5].map(|()| number()), option::of(number()));
     let chosen = (option::of(selection()), option::of(evidence()), vec(warning(), 0..3), vec(any::<u64>(), 0..3));
     let covariance = option::of(vec(vec(number(), 0..3), 0..3));
-    let parts =
-        (vec(trained_on(), 0..3), vec(coefficient(), 0..3), covariance, metrics(), option::of(metrics()));
+    let parts = (vec(trained_on(), 0..3), vec(coefficient(), 0..3), covariance, metrics(), option::of(metrics()));
     (names, settings(), training_counts(), numbers, chosen, parts).prop_map(
         |(
             (model, model_id, trainer, breed, prior_mean),

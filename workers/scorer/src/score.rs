@@ -29,7 +29,7 @@ pub enum Unscorable {
     #[error("{0} is missing: the model needs it")]
     Missing(&'static str),
     /// Every feature that the model needs is absent.
-    #[error("{first} is missing, and so is every feature that the model uses: expected at least one of {used}", first = used[0], used = used.join(", "))]
+    #[error("{} is missing, and so is every feature that the model uses: expected at least one of {}", used[0], used.join(", "))]
     AllMissing {
         /// Names of the features that the model uses; at least one.
         used: Vec<&'static str>,
@@ -203,7 +203,9 @@ pub(crate) fn score_ride(model: &Servable, ride: &ScoreRide, reading: Reading) -
 fn impute(model: &Servable, known: &Known) -> Result<Evaluation, Unscorable> {
     let is_missing = |weight: &Weight| known.features[weight.place].is_none();
     if known.tavg.is_none() && model.weights.iter().all(is_missing) {
-        return Err(Unscorable::AllMissing { used: model.weights.iter().map(|weight| weight.feature().name).collect() });
+        return Err(Unscorable::AllMissing {
+            used: model.weights.iter().map(|weight| weight.feature().name).collect(),
+        });
     }
     let conditional = model.distribution.given(known);
     let (mut features, mut assumed) = ([0.0; FEATURE_COUNT], [false; FEATURE_COUNT]);
@@ -356,6 +358,14 @@ mod tests {
     };
     use proptest::prelude::*;
 
+    const NOAA: Reading = Reading {
+        units: Units {
+            temperature: TemperatureUnit::CelsiusTenths,
+            precipitation: PrecipitationUnit::MillimetreTenths,
+        },
+        impute: true,
+    };
+
     fn ride() -> ScoreRide {
         ScoreRide {
             ride_id: Some("r".to_owned()),
@@ -403,19 +413,22 @@ mod tests {
         let metric = ScoreRide { tmin: Some(5.0), tmax: Some(15.0), prcp: Some(2.54), ..ride() };
         let imperial = ScoreRide { tmin: Some(41.0), tmax: Some(59.0), prcp: Some(0.1), ..ride() };
         let model = served(&model("m"));
-        let expected = probability(&model, &ride(), Units::default()).unwrap();
+        let expected = probability(&model, &ride(), NOAA).unwrap();
         for (ride, temperature, precipitation) in [
             (metric, TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
             (imperial, TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
         ] {
-            let actual = probability(&model, &ride, Units { temperature, precipitation }).unwrap();
+            let actual =
+                probability(&model, &ride, Reading { units: Units { temperature, precipitation }, impute: true })
+                    .unwrap();
             assert!((actual - expected).abs() < 1e-12, "{actual} {expected}");
         }
     }
 
     #[test]
     fn a_ride_that_cannot_be_scored_does_not_affect_others() {
-        let response = score(&served(&model("m")), &request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]));
+        let request = request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]);
+        let response = score(&served(&model("m")), &ScoreRequest { impute: false, ..request });
         response.check().unwrap();
         assert!(matches!(response.scores[0].outcome, ScoreOutcome::Scored { .. }));
         assert_eq!(response.scores[0].outcome, response.scores[2].outcome);
@@ -443,7 +456,11 @@ mod tests {
         impossible(ScoreRide { prcp: Some(20_001.0), ..ride() }, Units::default(), "prcp");
         let inch = Units { precipitation: PrecipitationUnit::Inch, ..Units::default() };
         impossible(ScoreRide { prcp: Some(79.0), ..ride() }, inch, "prcp");
-        assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
+        let used = "distance, healthpoints, magicpoints, tmin, tmax, prcp";
+        let expected = format!(
+            "distance is missing, and so is every feature that the model uses: expected at least one of {used}"
+        );
+        assert_eq!(error(ScoreRide::default(), Units::default()).message, expected);
     }
 
     /// The weather of a day is checked as in the join, in the units of the request, with the same message.
@@ -455,7 +472,7 @@ mod tests {
             for tmax in values {
                 for prcp in values {
                     let ride = ScoreRide { tmin: Some(tmin), tmax: Some(tmax), prcp: Some(prcp), ..ride() };
-                    let actual = probability(&model, &ride, Units::default());
+                    let actual = probability(&model, &ride, NOAA);
                     match weather::check(ride.tmin, ride.tmax, ride.prcp) {
                         Ok(()) => assert!(actual.is_ok(), "{ride:?}: {actual:?}"),
                         Err(why) => {
@@ -480,7 +497,7 @@ mod tests {
             served(&model)
         };
         let dry = ScoreRide { tmin: Some(900.0), tmax: Some(-5e9), prcp: None, ..ride() };
-        let request = ScoreRequest { explain: true, ..request(vec![dry]) };
+        let request = ScoreRequest { explain: true, impute: false, ..request(vec![dry]) };
         let response = score(&of(FeatureSet::Mileage), &request);
         response.check().unwrap();
         let ScoreOutcome::Scored { probability, explanation, .. } = &response.scores[0].outcome else {
@@ -573,6 +590,63 @@ mod tests {
         assert!(!plain.contains("explanation") && !plain.contains("baseline"), "{plain}");
     }
 
+    /// The mean temperature stands for both temperatures; with one of them it determines the other, and nothing is assumed.
+    #[test]
+    fn a_mean_temperature_stands_for_the_temperatures() {
+        let model = served(&model("m"));
+        let expected = probability(&model, &ride(), NOAA).unwrap();
+        for (tmin, tmax) in [(Some(50.0), None), (None, Some(150.0))] {
+            let known = ScoreRide { tmin, tmax, tavg: Some(100.0), ..ride() };
+            for impute in [true, false] {
+                let actual = score_ride(&model, &known, Reading { impute, ..NOAA }).unwrap();
+                assert_eq!(actual.probability.to_bits(), expected.to_bits());
+                assert!(actual.imputed.is_none());
+            }
+        }
+        let mean = ScoreRide { tmin: None, tmax: None, tavg: Some(10.0), ..ride() };
+        let units = Units { temperature: TemperatureUnit::Celsius, ..Units::default() };
+        let actual = score_ride(&model, &mean, Reading { units, ..NOAA }).unwrap();
+        assert!((actual.features[3] + actual.features[4] - 200.0).abs() < 1e-9 && actual.is_assumed(3), "{actual:?}");
+        let refused = score_ride(&model, &mean, Reading { impute: false, ..NOAA }).unwrap_err();
+        assert_eq!(refused.to_string(), "tmin is missing: the model needs it");
+        for (tmin, tmax, tavg, words) in [
+            (Some(50.0), Some(150.0), 100.0, "tavg is 100: expected no mean temperature beside both tmin and tmax"),
+            (Some(150.0), None, 100.0, "tavg is 100: expected the mean of tmin, and tmax between"),
+            (None, Some(50.0), 100.0, "tavg is 100: expected the mean of tmax, and tmin between"),
+            (Some(50.0), None, 400.0, "tavg is 400: expected the mean of tmin, and tmax between"),
+            (None, None, 701.0, "tavg is 701: expected a temperature from -100 °C to 70 °C"),
+            (None, None, f64::NAN, "tavg is NaN: expected a temperature"),
+        ] {
+            let why = score_ride(&model, &ScoreRide { tmin, tmax, tavg: Some(tavg), ..ride() }, NOAA).unwrap_err();
+            assert!(why.to_string().starts_with(words), "{why}");
+        }
+    }
+
+    /// Values that lie more than a standard deviation outside the training range are named in the units that people use.
+    #[test]
+    fn far_values_are_named_in_words() {
+        let mut artefact = model("m");
+        for coefficient in &mut artefact.coefficients {
+            (coefficient.mean, coefficient.std_dev, coefficient.min, coefficient.max) = (100.0, 50.0, 0.0, 400.0);
+        }
+        let warnings_of = |ride: ScoreRide| {
+            let response = score(&served(&artefact), &request(vec![ride]));
+            let ScoreOutcome::Scored { warnings, .. } = &response.scores[0].outcome else { panic!("{response:?}") };
+            warnings.clone()
+        };
+        assert!(warnings_of(ScoreRide { tmin: Some(-50.0), tmax: Some(450.0), ..ride() }).is_empty());
+        let far =
+            warnings_of(ScoreRide { tmin: Some(-51.0), distance: Some(1e300), healthpoints: Some(-1e9), ..ride() });
+        // The weight of the health points is 0.
+        let expected = [
+            "distance is 1.0e300 miles, far outside the training rides' range of 0 to 400 miles: the model extrapolates",
+            "tmin is -5.1 °C, far outside the training rides' range of 0 to 40 °C: the model extrapolates",
+        ];
+        assert_eq!(far, expected);
+        let assumed = warnings_of(ScoreRide { tmin: None, tmax: None, tavg: Some(600.0), ..ride() });
+        assert!(assumed[0].starts_with("tmin is assumed to be 60 °C, far outside"), "{assumed:?}");
+    }
+
     fn number() -> impl Strategy<Value = Option<f64>> {
         proptest::option::weighted(0.9, prop_oneof![Just(0.0), -2_000.0f64..2_000.0, any::<f64>()])
     }
@@ -582,7 +656,7 @@ mod tests {
         #[test]
         fn an_explanation_adds_up_to_the_probability((model, ride) in explainable()) {
             let (response, explained, contributions) = explanation(&model, ride.clone());
-            let plain = probability(&served(&model), &ride, Units::default()).unwrap();
+            let plain = probability(&served(&model), &ride, NOAA).unwrap();
             prop_assert_eq!(explained.to_bits(), plain.to_bits());
             let sum: f64 = contributions.iter().map(|contribution| contribution.log_odds).sum();
             let explained_sum = logistic(response.baseline_log_odds.unwrap() + sum);
@@ -598,20 +672,55 @@ mod tests {
             }
         }
 
+        /// A ride without some of its features has the listed values assumed, an interval that contains the probability, and an
+        /// explanation that adds up to the log-odds at the assumed values. All others are as given, to the last bit.
+        #[test]
+        fn an_incomplete_ride_is_scored_at_what_it_assumes(
+            (model, ride) in explainable(), kept in prop::array::uniform6(any::<bool>()),
+        ) {
+            prop_assume!(kept.iter().any(|kept| *kept) && !kept.iter().all(|kept| *kept));
+            let mut known = ride.clone();
+            for (feature, _) in FEATURES.iter().zip(kept).filter(|(_, kept)| !kept) {
+                (feature.set)(&mut known, None);
+            }
+            let response = score(&served(&model), &ScoreRequest { explain: true, ..request(vec![known.clone()]) });
+            response.check().unwrap();
+            let ScoreOutcome::Scored { probability, explanation, assumed, interval: Some(interval), .. } =
+                &response.scores[0].outcome else { panic!("{response:?}") };
+            prop_assert!(interval.low <= *probability && *probability <= interval.high, "{response:?}");
+            let missing = FEATURES.iter().zip(kept).filter(|(_, kept)| !kept).map(|(feature, _)| feature.name);
+            prop_assert!(assumed.iter().map(|assumed| assumed.feature.as_str()).eq(missing), "{response:?}");
+            let sum: f64 = explanation.iter().map(|contribution| contribution.log_odds).sum();
+            let mut complete = known.clone();
+            for Assumed { feature, value } in assumed {
+                (Feature::named(feature).unwrap().set)(&mut complete, Some(*value));
+            }
+            let at_assumed = super::probability(&served(&model), &complete, NOAA).unwrap();
+            let explained = logistic(response.baseline_log_odds.unwrap() + sum);
+            prop_assert!((explained - at_assumed).abs() < 1e-12, "{} {}", explained, at_assumed);
+            prop_assert!(interval.low <= at_assumed + 1e-15 && at_assumed <= interval.high + 1e-15, "{response:?}");
+            let refused = score(&served(&model), &ScoreRequest { impute: false, ..request(vec![known]) });
+            let is_missing = matches!(&refused.scores[0].outcome,
+                ScoreOutcome::Failed { error } if error.code == ScoreErrorCode::MissingFeature);
+            prop_assert!(is_missing, "{refused:?}");
+        }
+
         #[test]
         fn every_ride_has_a_probability_or_an_error_that_names_a_feature(
             (distance, healthpoints, magicpoints) in (number(), number(), number()),
             (tmin, tmax, prcp) in (number(), number(), number()),
+            (tavg, impute) in (proptest::option::weighted(0.2, -2_000.0..2_000.0), any::<bool>()),
         ) {
-            let ride = ScoreRide { distance, healthpoints, magicpoints, tmin, tmax, prcp, ..ScoreRide::default() };
-            let response = score(&served(&model("m")), &ScoreRequest { explain: true, ..request(vec![ride]) });
+            let ride = ScoreRide { distance, healthpoints, magicpoints, tmin, tmax, tavg, prcp, ..ScoreRide::default() };
+            let response = score(&served(&model("m")), &ScoreRequest { explain: true, impute, ..request(vec![ride]) });
             prop_assert_eq!(response.check(), Ok(()));
             let json = serde_json::to_vec(&response).unwrap();
             prop_assert_eq!(decode::<ScoreResponse>(&json), Ok(response.clone()));
             if let ScoreOutcome::Failed { error } = &response.scores[0].outcome {
                 let field = error.field.as_deref().unwrap_or_default();
                 let feature = field.strip_prefix("rides[0].");
-                prop_assert!(FEATURES.iter().any(|known| Some(known.name) == feature), "{}", field);
+                let is_known = FEATURES.iter().any(|known| Some(known.name) == feature) || feature == Some(TAVG);
+                prop_assert!(is_known, "{}", field);
             }
         }
     }

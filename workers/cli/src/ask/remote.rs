@@ -5,7 +5,8 @@ use anyhow::{Context, anyhow};
 use common::{
     features::FEATURES,
     message::{
-        Assumed, Contribution, Fallback, ProbabilityInterval, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        Assumed, Contribution, Fallback, ProbabilityInterval, Score, ScoreError, ScoreErrorCode, ScoreOutcome,
+        ScoreRequest, ScoreResponse,
     },
 };
 use gateway::management::cause;

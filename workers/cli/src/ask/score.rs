@@ -8,8 +8,8 @@ use crate::{
 use common::{
     features::{FEATURES, Feature},
     message::{
-        Assumed, Contribution, Fallback, PrecipitationUnit, ProbabilityInterval, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
-        ScoreRide, TemperatureUnit, Units,
+        Assumed, Contribution, Fallback, PrecipitationUnit, ProbabilityInterval, ScoreErrorCode, ScoreOutcome,
+        ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units,
     },
 };
 use records::Store;

@@ -124,7 +124,10 @@ fn as_text(report: &DriftReport) -> Result<String, fmt::Error> {
         writeln!(text, "service predicted for {share:.1} %; {trained:.1} % of the training rides ended in service")?;
         if tally.imputed > 0 {
             let share = 100.0 * tally.imputed as f64 / tally.rides as f64;
-            writeln!(text, "features were assumed for {share:.1} %; assumed values are in no histogram, the probabilities are")?;
+            writeln!(
+                text,
+                "features were assumed for {share:.1} %; assumed values are in no histogram, the probabilities are"
+            )?;
         }
         writeln!(text, "\n{:<14}{:>8}   {:<46}  histogram: training, service", "feature", "PSI", "meaning")?;
         for shift in drift.features.iter().chain(&drift.probability) {

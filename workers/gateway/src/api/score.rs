@@ -60,10 +60,8 @@ pub(crate) async fn score(
     expect_json(request.headers())?;
     let body = whole_body(request, &app).await?;
     let RideOrRides { ride, rides, units, explain, impute, request_id } = body::read(&body)?;
-    let shared = SharedOptions {
-        explain: explain.unwrap_or(options.explain),
-        impute: impute.unwrap_or(options.impute),
-    };
+    let shared =
+        SharedOptions { explain: explain.unwrap_or(options.explain), impute: impute.unwrap_or(options.impute) };
     let score_options = ScoreOptions { shared, units };
     match rides {
         Some(_) if !ride.is_empty() => {
@@ -108,7 +106,8 @@ async fn many(
 fn no_ride(body: &[u8]) -> Problem {
     let is_array_of_objects = |value: &Value| value.as_array().is_some_and(|rides| rides.iter().any(Value::is_object));
     let members: serde_json::Map<String, Value> = read_json(body).unwrap_or_default();
-    let expected = "at least one of distance, healthpoints, magicpoints and the weather of the day, or an array of such rides";
+    let expected =
+        "at least one of distance, healthpoints, magicpoints and the weather of the day, or an array of such rides";
     let Some((name, rides)) = members.iter().find(|(_, value)| is_array_of_objects(value)) else {
         return Problem::unprocessable("missing-feature", "distance is missing: the body has no member of a ride")
             .at(FieldError { field: "distance".to_owned(), value: None, expected: expected.to_owned() });

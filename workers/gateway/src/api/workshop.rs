@@ -22,7 +22,10 @@ use common::message::Units;
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::time::Instant;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{self, RefOr},
+};
 
 /// The features that were assumed, with their values.
 const ASSUMED: HeaderName = HeaderName::from_static("wildrydes-assumed");
@@ -74,12 +77,7 @@ impl Default for WorkshopOptions {
 /// Accepts every Content-Type, because `curl -d` sends that of a form. If features were missing, headers of the answer name the
 /// assumed values and the interval of the probability; a value far outside the training range has a header as well.
 #[utoipa::path(post, path = "/v1/score/workshop", tag = "Scores", params(WorkshopOptions), request_body = WorkshopRide,
-    responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, content_type = "application/json", example = json!(0.63),
-        headers(
-            ("Wildrydes-Assumed" = String, description = "The features that were missing, with the assumed values in NOAA's units, as in `tmin=97.5, tmax=176`; absent if there are none"),
-            ("Wildrydes-Interval" = String, description = "90 % interval of the probability, as in `0.25 0.75`; absent if no feature was assumed"),
-            ("Wildrydes-Warning" = String, description = "Reasons for caution, in words; absent if there are none"),
-        ))))]
+    responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, content_type = "application/json", example = json!(0.63))))]
 pub(crate) async fn workshop(
     State(app): State<Arc<App>>,
     Query(WorkshopOptions { impute }): Query<WorkshopOptions>,
@@ -90,6 +88,25 @@ pub(crate) async fn workshop(
     let options = ScoreOptions { shared: SharedOptions { explain: false, impute }, units: Units::default() };
     let (_, score) = scoring::score_one(&app, options, ride, deadline).await?;
     Ok((headers(&score), Json(rounded(score.probability, 100.0))))
+}
+
+/// Adds the headers of the answer to the document.
+pub(crate) fn describe_headers(document: &mut openapi::OpenApi) {
+    let operation = document.paths.paths.get_mut("/v1/score/workshop").and_then(|item| item.post.as_mut());
+    let answer = operation.and_then(|operation| operation.responses.responses.get_mut("200"));
+    let Some(RefOr::T(answer)) = answer else { return };
+    for (name, description) in [
+        (
+            ASSUMED,
+            "The missing features with the assumed values in NOAA's units, as in `tmin=97.5`; absent if there are none",
+        ),
+        (INTERVAL, "90 % interval of the probability, as in `0.25 0.75`; absent if no feature was assumed"),
+        (WARNING, "Reasons for caution, in words; absent if there are none"),
+    ] {
+        let text = openapi::ObjectBuilder::new().schema_type(openapi::Type::String).build();
+        let header = openapi::HeaderBuilder::new().schema(Some(text)).description(Some(description)).build();
+        answer.headers.insert(name.to_string(), RefOr::T(header));
+    }
 }
 
 /// Returns what the bare number cannot say.

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use std::fmt;
 use utoipa::ToSchema;
 
-/// A ride to be scored: `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms: `tmin`, `tmax` and
-/// `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and `statustime`, for which the
-/// weather is looked up as in the pipeline. Any of the features is enough: the others are imputed, and the answer lists them in
-/// `assumed`; with `impute: false`, all are needed. A key that resembles a missing feature is an error. As in batches, keys may be in any case and numbers may be
-/// strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
+/// A ride to be scored: `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms: `tmin`, `tmax`
+/// and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and `statustime`, for which the
+/// weather is looked up as in the pipeline. Any of the features is enough: the others are imputed, unless `impute` is false. A key
+/// that resembles a missing feature is an error. As in batches, keys may be in any case and numbers may be strings; null means
+/// absent; other members, such as `name` and `fieldservice`, are ignored.
 #[derive(Debug, Clone, Default, PartialEq, ToSchema)]
 #[schema(example = json!({"distance": 30, "healthpoints": 330, "magicpoints": 300,
     "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]

@@ -16,8 +16,8 @@ use crate::{
 use common::{
     features::{FEATURES, Feature},
     message::{
-        self, Assumed, Contribution, PlaceWeather, ProbabilityInterval, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
-        WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+        self, Assumed, Contribution, PlaceWeather, ProbabilityInterval, ScoreError, ScoreErrorCode, ScoreOutcome,
+        ScoreRide, Units, WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
     },
     model::logistic,
     ride::{Observation, TIME_FORMS},
@@ -157,8 +157,7 @@ pub(crate) async fn score_all(
     deadline: Instant,
 ) -> Result<RideOutcomes, Problem> {
     check_count(app, rides.len())?;
-    let mut prepared: Vec<Result<PreparedRide, Fault>> =
-        rides.iter().map(|ride| prepare(ride, options)).collect();
+    let mut prepared: Vec<Result<PreparedRide, Fault>> = rides.iter().map(|ride| prepare(ride, options)).collect();
     look_up_weather(app, &mut prepared, deadline).await?;
     let features: Vec<ScoreRide> =
         prepared.iter().filter_map(|ride| Some(ride.as_ref().ok()?.features.clone())).collect();

@@ -1,6 +1,10 @@
 //! Rides and scores as tensors of the Open Inference Protocol (KServe V2): in JSON, or in binary after the JSON.
 
-use super::{answer::{RideScore, ScoreInterval}, body::RideToScore, members};
+use super::{
+    answer::{RideScore, ScoreInterval},
+    body::RideToScore,
+    members,
+};
 use crate::http::problem::Problem;
 use common::features::{FEATURES, Feature};
 use serde::{
@@ -277,9 +281,10 @@ pub(crate) fn answer_parameters(scores: &[RideScore]) -> Map<String, Value> {
         let in_order = FEATURES.iter().map(|feature| feature.name).filter(|name| assumed.contains(name));
         parameters.insert("assumed".to_owned(), json!(in_order.collect::<Vec<_>>().join(", ")));
     }
-    let warnings = scores.iter().enumerate().flat_map(|(row, score)| {
-        score.warnings.iter().map(move |warning| format!("ride {row}: {warning}"))
-    });
+    let warnings = scores
+        .iter()
+        .enumerate()
+        .flat_map(|(row, score)| score.warnings.iter().map(move |warning| format!("ride {row}: {warning}")));
     let warnings: Vec<String> = warnings.take(WARNINGS_MAX).collect();
     if !warnings.is_empty() {
         parameters.insert("warnings".to_owned(), json!(warnings.join("; ")));

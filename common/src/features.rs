@@ -17,7 +17,8 @@ pub struct Feature {
     pub title: &'static str,
     /// Meaning of one ride's value: the help of its command-line option.
     pub about: &'static str,
-    /// Whether version 0.1.0 has this feature. A request may omit a later one; the scorer then uses its mean in training.
+    /// Whether version 0.1.0 has this feature. A request may omit a later one even if nothing is imputed; the scorer then uses its mean in
+    /// training.
     pub original: bool,
     /// Unit of the dataset column.
     pub unit: &'static str,

@@ -10,6 +10,7 @@
 //! dataset     claim, manifest                   topology    exchanges, queues, bindings
 //! model       artefact, alias, metrics          permissions permissions of each user on the broker
 //! served      serving statistics                dead_letter why a message was given up
+//! imputation  scores without all features
 //! ```
 //!
 //! Three crates build on one another: `common`, then `records` (the contents of the object store), then `runtime` (how
@@ -23,6 +24,7 @@ pub mod delivery;
 pub mod document;
 pub mod features;
 pub mod fleet;
+pub mod imputation;
 pub mod message;
 pub mod object_path;
 pub mod reading;

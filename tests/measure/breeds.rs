@@ -205,8 +205,13 @@ async fn one(client: &Client, nth: usize, of: Option<usize>) -> anyhow::Result<(
         prcp: Some(0.0),
         ..ScoreRide::default()
     };
-    let request =
-        ScoreRequest { request_id: nth.to_string(), units: Units::default(), explain: false, rides: vec![ride] };
+    let request = ScoreRequest {
+        request_id: nth.to_string(),
+        units: Units::default(),
+        explain: false,
+        impute: true,
+        rides: vec![ride],
+    };
     let asked = Instant::now();
     let response = client.score(&request, Duration::from_secs(10)).await?;
     let took = asked.elapsed();

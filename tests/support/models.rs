@@ -52,6 +52,7 @@ pub fn model(family: &str, model_id: &str, intercept: f64, per_mile: f64) -> Mod
         intercept_standard_error: None,
         intercept_standardised: intercept + 50.0 * per_mile,
         coefficients: coefficients.collect(),
+        covariance: None,
         threshold: 0.5,
         gradient_norm: 0.0,
         selection: None,

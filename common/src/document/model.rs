@@ -60,6 +60,10 @@ pub struct Model {
     pub intercept_standardised: f64,
     /// One coefficient per used feature, in the order of [`FEATURES`].
     pub coefficients: Vec<Coefficient>,
+    /// Covariance of the used features over the training rides (denominator n), in original units: the full symmetric matrix, rows
+    /// and columns in the order of the coefficients; 0 for a constant feature. Absent in artefacts of earlier trainers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covariance: Option<Vec<Vec<f64>>>,
     /// Smallest probability, 0 to 1, at which the decision is service.
     pub threshold: f64,
     /// Largest absolute component of the gradient of the mean loss at the solution, in standardised units: the proof of

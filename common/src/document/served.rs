@@ -47,8 +47,11 @@ pub struct Tally {
     pub rides: u64,
     /// Number of these rides with the decision service.
     pub service: u64,
-    /// Number of rides by value, for each feature that has a histogram in the artefact. Excludes rides that lack a
-    /// feature this version uses.
+    /// Number of these rides of which features were assumed.
+    #[serde(default)]
+    pub imputed: u64,
+    /// Number of rides by value, for each feature that has a histogram in the artefact. Excludes assumed values, and rides
+    /// that this version cannot score.
     pub features: Vec<FeatureTally>,
     /// Number of the same rides by the probability of this version, whichever model produced the answer: equal bins of
     /// 0 to 1, as many as [`Model::predicted`] has; the last bin includes 1.
@@ -149,6 +152,7 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.rides = self.rides.saturating_add(other.rides);
         self.service = self.service.saturating_add(other.service);
+        self.imputed = self.imputed.saturating_add(other.imputed);
         self.uncounted = self.uncounted.saturating_add(other.uncounted);
         for from in &other.features {
             match self.features.iter_mut().find(|into| into.feature == from.feature) {
@@ -451,6 +455,7 @@ mod tests {
             |((rides, service, tmin, tmax, probabilities), b, c, breeds)| Tally {
                 rides,
                 service,
+                imputed: rides.min(service),
                 features: vec![tmin, tmax],
                 probabilities,
                 fallbacks: Fallbacks { no_breed_model: rides, loading: service, unavailable: 1 },
@@ -473,6 +478,7 @@ mod tests {
         fn tallies_add_up_in_any_order(a in tally(), b in tally(), c in tally()) {
             let (forward, back) = (sum(&[&a, &b, &c]), sum(&[&c, &b, &a]));
             prop_assert_eq!(forward.rides, a.rides + b.rides + c.rides);
+            prop_assert_eq!(forward.imputed, a.imputed + b.imputed + c.imputed);
             prop_assert_eq!((forward.rides, forward.service, forward.fallbacks), (back.rides, back.service, back.fallbacks));
             prop_assert_eq!((&forward.features, &forward.probabilities), (&back.features, &back.probabilities));
             for (shadow, other) in forward.shadows.iter().zip(&back.shadows) {

@@ -48,7 +48,8 @@ pub use ride_chunk::RideChunk;
 pub use route::{Route, Routed};
 pub use score_request::{PrecipitationUnit, SCORE_RIDES_MAX, ScoreRequest, ScoreRide, TemperatureUnit, Units};
 pub use score_response::{
-    Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse, ScoredBy,
+    Assumed, Contribution, Fallback, ProbabilityInterval, Score, ScoreError, ScoreErrorCode, ScoreOutcome,
+    ScoreResponse, ScoredBy,
 };
 pub use violation::Violation;
 pub use weather_request::{WEATHER_PLACES_MAX, WeatherPlace, WeatherRequest};

@@ -44,6 +44,16 @@ pub(super) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + D
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// The default of a field that is true if it is absent.
+pub(super) fn yes() -> bool {
+    true
+}
+
+/// Deserialises a field that may be null or absent (with `#[serde(default = "object::yes")]`); null means true.
+pub(super) fn null_is_true<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::deserialize(deserializer).map(|given| given.unwrap_or(true))
+}
+
 /// Deserialises a field that is a list of objects.
 pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     Vec::deserialize(deserializer).map(|objects| objects.into_iter().map(|Object(value)| value).collect())

@@ -18,6 +18,13 @@ pub struct ScoreRequest {
     /// Whether the answer contains the contribution of each feature; false if absent or null.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "object::null_is_default")]
     pub explain: bool,
+    /// Whether missing features are imputed; true if absent or null. If false, a ride that lacks a feature of the model is an error.
+    #[serde(
+        default = "object::yes",
+        skip_serializing_if = "std::clone::Clone::clone",
+        deserialize_with = "object::null_is_true"
+    )]
+    pub impute: bool,
     /// The rides, 1 to [`SCORE_RIDES_MAX`].
     #[serde(deserialize_with = "object::list_up_to::<_, _, SCORE_RIDES_MAX>")]
     pub rides: Vec<ScoreRide>,
@@ -26,7 +33,7 @@ pub struct ScoreRequest {
 /// Units of the features that come in several units.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Units {
-    /// Unit of `tmin` and `tmax`; tenths of °C if absent or null.
+    /// Unit of `tmin`, `tmax` and `tavg`; tenths of °C if absent or null.
     #[serde(default, deserialize_with = "object::null_is_default")]
     pub temperature: TemperatureUnit,
     /// Unit of `prcp`; tenths of mm if absent or null.
@@ -82,8 +89,9 @@ impl PrecipitationUnit {
     }
 }
 
-/// The features of one ride. Every feature that the model uses is required. A missing one is an error for this ride
-/// alone; the other rides of the request are scored.
+/// The features of one ride; at least one that the model uses. The others are imputed, unless the request says otherwise
+/// ([`ScoreRequest::impute`]). A ride that cannot be scored is an error for this ride alone; the other rides of the request are
+/// scored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScoreRide {
     /// Ride id, repeated with the score.
@@ -107,6 +115,9 @@ pub struct ScoreRide {
     /// Highest temperature of the day, in [`Units::temperature`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmax: Option<f64>,
+    /// Mean temperature of the day, `(tmin + tmax) / 2`, in [`Units::temperature`]. Instead of `tmin` or `tmax`, or of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tavg: Option<f64>,
     /// Precipitation of the day, in [`Units::precipitation`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prcp: Option<f64>,

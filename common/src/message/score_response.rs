@@ -51,7 +51,8 @@ pub enum ScoreOutcome {
         /// Whether the probability reaches the threshold.
         service: bool,
         /// Contributions of all features, the largest first, equal ones in the order of the features. Together with the
-        /// baseline log-odds they add up to the log-odds of the probability. Empty unless the request sets `explain`.
+        /// baseline log-odds they add up to the log-odds of the probability; of a ride with assumed features, to the
+        /// log-odds at the assumed values. Empty unless the request sets `explain`.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         explanation: Vec<Contribution>,
         /// The breed model that produced the score; absent if [`ScoreResponse::model_id`] did.
@@ -60,6 +61,15 @@ pub enum ScoreOutcome {
         /// Why the global model scored the ride although it names a breed.
         #[serde(skip_serializing_if = "Option::is_none")]
         fallback: Option<Fallback>,
+        /// The features that were missing, with the values that were assumed, in the order of the features.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        assumed: Vec<Assumed>,
+        /// 90 % interval of the probability that all features together would give; present if a feature was assumed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        interval: Option<ProbabilityInterval>,
+        /// Reasons for caution, in words: values far outside the range of the training rides.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     /// The ride could not be scored.
     Failed {
@@ -109,6 +119,24 @@ pub struct Contribution {
     pub outside_training: bool,
 }
 
+/// A missing feature, and what was assumed instead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assumed {
+    /// Name of the feature.
+    pub feature: String,
+    /// Its expectation given the known features, in the unit of the dataset.
+    pub value: f64,
+}
+
+/// An interval of a probability.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ProbabilityInterval {
+    /// Lower end, 0 to 1.
+    pub low: f64,
+    /// Upper end, `low` to 1.
+    pub high: f64,
+}
+
 #[derive(Deserialize)]
 struct WireScore {
     ride_id: Option<String>,
@@ -119,22 +147,35 @@ struct WireScore {
     #[serde(default, deserialize_with = "object::optional")]
     by: Option<ScoredBy>,
     fallback: Option<Fallback>,
+    #[serde(default, deserialize_with = "object::list")]
+    assumed: Vec<Assumed>,
+    #[serde(default, deserialize_with = "object::optional")]
+    interval: Option<ProbabilityInterval>,
+    #[serde(default)]
+    warnings: Vec<String>,
     #[serde(default, deserialize_with = "object::optional")]
     error: Option<ScoreError>,
+}
+
+impl WireScore {
+    /// Returns whether it has a member that only a scored ride has.
+    fn has_details(&self) -> bool {
+        let is_empty = self.explanation.is_empty() && self.assumed.is_empty() && self.warnings.is_empty();
+        !is_empty || self.by.is_some() || self.fallback.is_some() || self.interval.is_some()
+    }
 }
 
 impl TryFrom<WireScore> for Score {
     type Error = &'static str;
 
     fn try_from(wire: WireScore) -> Result<Self, Self::Error> {
-        let WireScore { explanation, by, fallback, .. } = wire;
+        let has_details = wire.has_details();
+        let WireScore { explanation, by, fallback, assumed, interval, warnings, .. } = wire;
         let outcome = match (wire.probability, wire.service, wire.error) {
             (Some(probability), Some(service), None) => {
-                ScoreOutcome::Scored { probability, service, explanation, by, fallback }
+                ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings }
             }
-            (None, None, Some(error)) if explanation.is_empty() && by.is_none() && fallback.is_none() => {
-                ScoreOutcome::Failed { error }
-            }
+            (None, None, Some(error)) if !has_details => ScoreOutcome::Failed { error },
             _ => return Err("expected either probability and service, or error"),
         };
         Ok(Self { ride_id: wire.ride_id, outcome })
@@ -204,9 +245,15 @@ impl Message for ScoreResponse {
             return Err(Violation::new("threshold", "expected a number from 0 to 1"));
         }
         for (index, score) in self.scores.iter().enumerate() {
-            let ScoreOutcome::Scored { probability, by, .. } = &score.outcome else { continue };
+            let ScoreOutcome::Scored { probability, by, interval, .. } = &score.outcome else { continue };
             if !share.contains(probability) {
                 return Err(Violation::new(format!("scores[{index}].probability"), "expected a number from 0 to 1"));
+            }
+            for (end, value) in interval.iter().flat_map(|interval| [("low", interval.low), ("high", interval.high)]) {
+                if !share.contains(&value) {
+                    let path = format!("scores[{index}].interval.{end}");
+                    return Err(Violation::new(path, "expected a number from 0 to 1"));
+                }
             }
             if by.as_ref().is_some_and(|by| !share.contains(&by.threshold)) {
                 return Err(Violation::new(format!("scores[{index}].by.threshold"), "expected a number from 0 to 1"));

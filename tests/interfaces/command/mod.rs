@@ -1,5 +1,6 @@
 //! Tests of the `wildrydes` command: its output and its failures.
 
+mod imputation;
 mod job;
 mod models;
 mod notebook;

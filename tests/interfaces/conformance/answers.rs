@@ -70,8 +70,13 @@ async fn a_worker_publishes_into_no_queue_of_the_fleet(broker: Arc<dyn Broker>, 
     let mut letters = connection.consume(&topology::dead_queue(queue::SCORER), 1).await.unwrap();
     let ask = |request_id: &str, reply_to: &str| {
         let rides = vec![ScoreRide::default()];
-        let request =
-            ScoreRequest { request_id: request_id.to_owned(), units: Units::default(), explain: false, rides };
+        let request = ScoreRequest {
+            request_id: request_id.to_owned(),
+            units: Units::default(),
+            explain: false,
+            impute: true,
+            rides,
+        };
         let mut asked = Outgoing::message(&request).unwrap();
         asked.properties.reply_to = Some(reply_to.to_owned());
         asked

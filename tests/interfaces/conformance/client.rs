@@ -26,7 +26,7 @@ on_both_brokers! {
 
 fn score(request_id: &str) -> ScoreRequest {
     let rides = vec![ScoreRide::default()];
-    ScoreRequest { request_id: request_id.to_owned(), units: Units::default(), explain: false, rides }
+    ScoreRequest { request_id: request_id.to_owned(), units: Units::default(), explain: false, impute: true, rides }
 }
 
 fn weather(request_id: &str) -> WeatherRequest {

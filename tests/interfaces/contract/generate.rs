@@ -7,10 +7,11 @@ use common::{
     envelope::{Header, Properties},
     features::{FEATURE_COUNT, FEATURES},
     message::{
-        BatchContent, BatchSplit, Climatology, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback,
-        Forecast, ModelPromoted, ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score,
-        ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, TemperatureUnit,
-        Units, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
+        Assumed, BatchContent, BatchSplit, Climatology, Contribution, DatasetReady, EnrichedChunk, EnrichedRide,
+        Fallback, Forecast, ModelPromoted, ModelRejected, PlaceWeather, PrecipitationUnit, ProbabilityInterval,
+        RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
+        ScoredBy, TemperatureUnit, Units, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+        WeatherResponse, WorkerControl,
     },
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
@@ -222,18 +223,20 @@ pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
         Just(PrecipitationUnit::Inch),
     ];
     let features = vec(option::of(number()), FEATURE_COUNT);
-    let ride = (option::of(text()), option::of(text()), features).prop_map(|(ride_id, breed, values)| {
-        let mut ride = ScoreRide { ride_id, breed, ..ScoreRide::default() };
+    let ride = (option::of(text()), option::of(text()), option::of(number()), features);
+    let ride = ride.prop_map(|(ride_id, breed, tavg, values)| {
+        let mut ride = ScoreRide { ride_id, breed, tavg, ..ScoreRide::default() };
         for (feature, value) in FEATURES.iter().zip(values) {
             (feature.set)(&mut ride, value);
         }
         ride
     });
-    (text(), temperature, precipitation, any::<bool>(), vec(ride, 1..4)).prop_map(
-        |(request_id, temperature, precipitation, explain, rides)| ScoreRequest {
+    (text(), temperature, precipitation, any::<[bool; 2]>(), vec(ride, 1..4)).prop_map(
+        |(request_id, temperature, precipitation, [explain, impute], rides)| ScoreRequest {
             request_id,
             units: Units { temperature, precipitation },
             explain,
+            impute,
             rides,
         },
     )
@@ -261,14 +264,13 @@ pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
         |(model, model_id, threshold, baseline_log_odds)| ScoredBy { model, model_id, threshold, baseline_log_odds },
     );
     let fallback = prop_oneof![Just(Fallback::NoBreedModel), Just(Fallback::Loading), Just(Fallback::Unavailable)];
-    let scored = (0.0..=1.0, any::<bool>(), vec(contribution, 0..3), option::of(by), option::of(fallback));
+    let assumed = (text(), number()).prop_map(|(feature, value)| Assumed { feature, value });
+    let interval = (0.0..=1.0, 0.0..=1.0).prop_map(|(low, high)| ProbabilityInterval { low, high });
+    let imputed = (vec(assumed, 0..3), option::of(interval), vec(text(), 0..2));
+    let scored = (0.0..=1.0, any::<bool>(), vec(contribution, 0..3), option::of(by), option::of(fallback), imputed);
     let outcome = prop_oneof![
-        scored.prop_map(|(probability, service, explanation, by, fallback)| ScoreOutcome::Scored {
-            probability,
-            service,
-            explanation,
-            by,
-            fallback,
+        scored.prop_map(|(probability, service, explanation, by, fallback, (assumed, interval, warnings))| {
+            ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings }
         }),
         score_error().prop_map(|error| ScoreOutcome::Failed { error }),
     ];

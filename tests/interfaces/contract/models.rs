@@ -228,7 +228,8 @@ pub fn model() -> impl Strategy<Value = Model> {
     let names = (text(), text(), text(), option::of(text()), option::of(text()));
     let numbers = ([(); 5].map(|()| number()), option::of(number()));
     let chosen = (option::of(selection()), option::of(evidence()), vec(warning(), 0..3), vec(any::<u64>(), 0..3));
-    let parts = (vec(trained_on(), 0..3), vec(coefficient(), 0..3), metrics(), option::of(metrics()));
+    let covariance = option::of(vec(vec(number(), 0..3), 0..3));
+    let parts = (vec(trained_on(), 0..3), vec(coefficient(), 0..3), covariance, metrics(), option::of(metrics()));
     (names, settings(), training_counts(), numbers, chosen, parts).prop_map(
         |(
             (model, model_id, trainer, breed, prior_mean),
@@ -236,7 +237,7 @@ pub fn model() -> impl Strategy<Value = Model> {
             counts,
             ([alpha, intercept, intercept_standardised, threshold, gradient_norm], intercept_standard_error),
             (selection, evidence, warnings, predicted),
-            (datasets, coefficients, train, test),
+            (datasets, coefficients, covariance, train, test),
         )| Model {
             schema: Model::SCHEMA.name.to_owned(),
             model,
@@ -252,6 +253,7 @@ pub fn model() -> impl Strategy<Value = Model> {
             intercept_standard_error,
             intercept_standardised,
             coefficients,
+            covariance,
             threshold,
             gradient_norm,
             selection,
@@ -389,12 +391,12 @@ prop_compose! {
 
 prop_compose! {
     fn tally()(
-        [rides, service, uncounted, no_breed_model, loading, unavailable] in any::<[u64; 6]>(),
+        [rides, service, imputed, uncounted, no_breed_model, loading, unavailable] in any::<[u64; 7]>(),
         features in vec(feature_tally(), 0..3), probabilities in vec(any::<u64>(), 0..3),
         shadows in vec(shadow(), 0..3), breeds in option::of(breed_cache()),
     ) -> Tally {
         let fallbacks = Fallbacks { no_breed_model, loading, unavailable };
-        Tally { rides, service, features, probabilities, fallbacks, uncounted, shadows, breeds }
+        Tally { rides, service, imputed, features, probabilities, fallbacks, uncounted, shadows, breeds }
     }
 }
 

@@ -29,7 +29,7 @@ from jsonschema import Draft202012Validator
 REFUSED, INVALID_DOCUMENT, NO_BROKER, NO_ANSWER = 1, 3, 4, 5
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
-FEATURES = ["distance", "healthpoints", "magicpoints", "tmin", "tmax", "prcp"]
+FEATURES = ["distance", "healthpoints", "magicpoints", "tmin", "tmax", "tavg", "prcp"]
 
 
 def main():
@@ -222,7 +222,7 @@ def arguments():
     command.add_argument("--request", type=existing, metavar="FILE", help="a complete score-request.v1")
     for name in FEATURES:
         command.add_argument(f"--{name}", type=float, metavar="X")
-    command.add_argument("--temperature", default="celsius_tenths", help="unit of tmin, tmax (default: %(default)s)")
+    command.add_argument("--temperature", default="celsius_tenths", help="unit of tmin, tmax, tavg (default: %(default)s)")
     command.add_argument("--precipitation", default="millimetre_tenths", help="unit of prcp (default: %(default)s)")
     command.add_argument("--timeout", type=float, default=10, metavar="S", help="(default: %(default)s s)")
     command.set_defaults(run=score)

@@ -178,7 +178,8 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
     ];
     let name = prop_oneof![
         12 => prop::sample::select(vec![
-            "distance", "healthpoints", "magicpoints", "tmin", "tmax", "prcp", "temperature", "precipitation", "min", "max", "unit",
+            "distance", "healthpoints", "magicpoints", "tmin", "tmax", "tavg", "prcp", "temperature", "precipitation", "value",
+            "min", "max", "unit", "impute",
             "amount", "latitude", "longitude", "statustime", "ride_id", "inputs", "outputs", "name", "shape", "datatype", "data",
             "parameters", "binary_data_size", "binary_data", "id", "TMAX", "rides", "travel_data", "batch_id", "fieldservice",
         ]).prop_map(str::to_owned),

@@ -1,5 +1,6 @@
 //! Tests of the HTTP API: `wildrydes run --serve` in one process, and the gateway of a fleet on RabbitMQ.
 
+mod assumed;
 mod batches;
 mod bodies;
 mod breeds;

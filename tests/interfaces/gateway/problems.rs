@@ -31,7 +31,7 @@ async fn mistakes_are_reported_with_field_value_and_expectation() {
         with(changes)
     };
     for (body, status, code, field) in [
-        (with(json!({ "distance": null })), 422, "missing-feature", "distance"),
+        (with(json!({ "distance": null, "impute": false })), 422, "missing-feature", "distance"),
         (with(json!({ "distance": -1 })), 422, "impossible-feature", "distance"),
         (with(json!({ "distance": "far" })), 422, "invalid-field", "distance"),
         (with(json!({ "tmax": 9_999_999 })), 422, "impossible-feature", "tmax"),

@@ -31,7 +31,8 @@ async fn every_form_of_request_gives_the_same_probability() {
         let (distance, healthpoints, magicpoints) = (Some(30.5), Some(330.0), Some(300.0));
         let (tmin, tmax, prcp) = (Some(tmin), Some(tmax), Some(prcp));
         let ride = ScoreRide { distance, healthpoints, magicpoints, tmin, tmax, prcp, ..ScoreRide::default() };
-        let request = ScoreRequest { request_id: "one".to_owned(), units, explain: false, rides: vec![ride] };
+        let request =
+            ScoreRequest { request_id: "one".to_owned(), units, explain: false, impute: true, rides: vec![ride] };
         match &client.score(&request, SOON).await.unwrap().scores[0].outcome {
             ScoreOutcome::Scored { probability, .. } => *probability,
             other => panic!("{other:?}"),

@@ -64,7 +64,7 @@ fn request(asker: usize, nth: usize) -> ScoreRequest {
         ..ScoreRide::default()
     };
     let rides = (0..RIDES).map(ride).collect();
-    ScoreRequest { request_id: format!("{asker}-{nth}"), units: Units::default(), explain: false, rides }
+    ScoreRequest { request_id: format!("{asker}-{nth}"), units: Units::default(), explain: false, impute: true, rides }
 }
 
 async fn ask(client: Arc<Client>, asker: usize, models: [Model; 2], seen: Arc<Seen>, shutdown: Shutdown) {

@@ -40,6 +40,7 @@ async fn a_client_cannot_make_a_worker_write_into_a_queue_of_the_fleet() {
         request_id: "s".to_owned(),
         units: Units::default(),
         explain: false,
+        impute: true,
         rides: vec![ScoreRide::default()],
     };
     let place = WeatherPlace { latitude: 40.7, longitude: -74.0, statustime: "2018-04-25 12:00:00".parse().unwrap() };

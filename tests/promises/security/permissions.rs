@@ -188,8 +188,13 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
         prcp: Some(number("prcp")),
         ..ScoreRide::default()
     };
-    let request =
-        ScoreRequest { request_id: "s".to_owned(), units: Units::default(), explain: true, rides: vec![ride] };
+    let request = ScoreRequest {
+        request_id: "s".to_owned(),
+        units: Units::default(),
+        explain: true,
+        impute: true,
+        rides: vec![ride],
+    };
     let response = client.score(&request, SOON).await.unwrap();
     let ScoreOutcome::Scored { probability, explanation, .. } = &response.scores[0].outcome else {
         panic!("{response:?}")

@@ -10,10 +10,10 @@ use common::document::Promotion;
 use common::{
     dataset::Claim,
     envelope,
-    features::{FEATURES, Feature},
+    features::FEATURES,
     message::{
-        PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, WeatherErrorCode,
-        WeatherPlace, WeatherRequest, WeatherResponse,
+        PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, WeatherErrorCode, WeatherPlace,
+        WeatherRequest, WeatherResponse,
     },
     model::{Alias, AliasName, Model},
     topology::{self, dead_queue, queue},
@@ -26,6 +26,7 @@ use records::{
     layout, store,
 };
 use runtime::Broker;
+use scorer::{artefact::servable, score};
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -374,23 +375,21 @@ pub fn look_at_scores(world: &World, request: &ScoreRequest, response: &ScoreRes
         return;
     };
     let used = model.used().unwrap_or_default();
-    for (ride, score) in request.rides.iter().zip(&response.scores) {
-        let features: Option<Vec<f64>> =
-            used.iter().zip(&model.coefficients).map(|(&place, c)| value(&FEATURES[place], ride, c.mean)).collect();
+    let recomputed = servable(&model).map(|servable| score::score(&servable, request).scores).unwrap_or_default();
+    for (index, (ride, score)) in request.rides.iter().zip(&response.scores).enumerate() {
+        let features: Option<Vec<f64>> = used.iter().map(|&place| (FEATURES[place].of)(ride)).collect();
         let as_it_should = match (&score.outcome, features) {
-            (ScoreOutcome::Scored { probability, .. }, Some(features)) => {
-                probability.to_bits() == model.probability(&features).to_bits()
+            (ScoreOutcome::Scored { probability, assumed, .. }, Some(features)) => {
+                assumed.is_empty() && probability.to_bits() == model.probability(&features).to_bits()
             }
-            (ScoreOutcome::Failed { error }, None) => error.code == ScoreErrorCode::MissingFeature,
+            (ScoreOutcome::Scored { assumed, .. }, None) => {
+                request.impute != assumed.is_empty() && recomputed.get(index) == Some(score)
+            }
+            (ScoreOutcome::Failed { error }, None) => !request.impute && error.code == ScoreErrorCode::MissingFeature,
             _ => false,
         };
         if !as_it_should || request.rides.len() != response.scores.len() {
             world.break_promise(format!("5: the scores are not those of {model_id}: {response:?}"));
         }
     }
-}
-
-/// The value of a feature that a ride is scored with; `None` if the ride cannot be scored.
-fn value(feature: &Feature, ride: &ScoreRide, mean: f64) -> Option<f64> {
-    (feature.of)(ride).or((!feature.original).then_some(mean))
 }

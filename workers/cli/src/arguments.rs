@@ -412,6 +412,9 @@ pub struct Score {
     /// Breed of the unicorn; its breed model, if there is one, scores the ride [default: the global model scores]
     #[arg(long)]
     pub breed: Option<String>,
+    /// Fail if a feature of the model is missing, instead of imputing it from the others
+    #[arg(long)]
+    pub no_impute: bool,
     /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches [default: noaa]
     #[arg(long, value_enum)]
     pub units: Option<UnitSystem>,

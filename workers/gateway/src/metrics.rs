@@ -56,6 +56,7 @@ struct ReasonLabel {
 #[derive(Default)]
 struct ServingMetrics {
     rides: Family<ModelLabel, Gauge>,
+    imputed: Family<ModelLabel, Gauge>,
     psi: Family<FeatureLabel, Number>,
     fallbacks: Family<ReasonLabel, Gauge>,
     shadow_rides: Family<ModelLabel, Gauge>,
@@ -75,6 +76,11 @@ impl ServingMetrics {
         let of = Self::default();
         let days = "in the last 7 days";
         registry.register("served_rides", format!("Rides that the champion scored {days}"), of.rides.clone());
+        registry.register(
+            "served_imputed_rides",
+            format!("Rides that the champion scored {days} with assumed features"),
+            of.imputed.clone(),
+        );
         registry.register(
             "served_psi",
             format!("Population stability index of a feature, or of the probability, {days} against training: from 0.1 look at it, from 0.25 it is large"),
@@ -239,6 +245,8 @@ impl Metrics {
         let label = |model_id: &str| ModelLabel { model: model.to_owned(), model_id: model_id.to_owned() };
         of.rides.clear();
         of.rides.get_or_create(&label(model_id)).set(whole(tally.rides));
+        of.imputed.clear();
+        of.imputed.get_or_create(&label(model_id)).set(whole(tally.imputed));
         of.psi.clear();
         for shift in drift.features.iter().chain(&drift.probability) {
             if let Some(psi) = shift.psi {

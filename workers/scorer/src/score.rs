@@ -1,4 +1,7 @@
 //! Scores rides: each by the model that was chosen for it. Pure.
+//!
+//! If a ride lacks features, their distribution given the known ones takes their place: the answer is the expectation of the
+//! probability, with a 90 % interval. A ride with all features takes none of these steps.
 
 use crate::serve::{
     artefact::{Servable, Weight},
@@ -6,12 +9,18 @@ use crate::serve::{
 };
 use common::{
     features::{FEATURE_COUNT, Feature},
+    imputation::{Known, Uncertain},
     message::{
-        Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
-        ScoredBy, Units,
+        Assumed, Contribution, ProbabilityInterval, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
+        ScoreResponse, ScoreRide, ScoredBy, Units,
     },
-    weather::{self, Impossible},
+    weather::{self, Impossible, TEMPERATURE_TENTHS},
 };
+
+mod far;
+
+/// Name of the mean temperature of the day in a score request.
+const TAVG: &str = "tavg";
 
 /// Why a ride cannot be scored.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -19,6 +28,12 @@ pub enum Unscorable {
     /// A feature that the model needs is absent.
     #[error("{0} is missing: the model needs it")]
     Missing(&'static str),
+    /// Every feature that the model needs is absent.
+    #[error("{} is missing, and so is every feature that the model uses: expected at least one of {}", used[0], used.join(", "))]
+    AllMissing {
+        /// Names of the features that the model uses; at least one.
+        used: Vec<&'static str>,
+    },
     /// A feature has an impossible value.
     #[error("{feature} is {value}: expected {expected}")]
     Impossible {
@@ -35,14 +50,31 @@ impl Unscorable {
     fn feature(&self) -> &'static str {
         match self {
             Self::Missing(feature) | Self::Impossible { feature, .. } => feature,
+            Self::AllMissing { used } => used[0],
         }
     }
 
     fn code(&self) -> ScoreErrorCode {
         match self {
-            Self::Missing(_) => ScoreErrorCode::MissingFeature,
+            Self::Missing(_) | Self::AllMissing { .. } => ScoreErrorCode::MissingFeature,
             Self::Impossible { .. } => ScoreErrorCode::ImpossibleFeature,
         }
+    }
+}
+
+/// How a request is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Units of the weather.
+    pub units: Units,
+    /// Whether missing features are imputed; if not, they are errors.
+    pub impute: bool,
+}
+
+impl Reading {
+    /// Returns how this request is to be read.
+    pub fn of(request: &ScoreRequest) -> Self {
+        Self { units: request.units, impute: request.impute }
     }
 }
 
@@ -51,6 +83,23 @@ impl Unscorable {
 pub(crate) struct Evaluation {
     pub(crate) features: [f64; FEATURE_COUNT],
     pub(crate) probability: f64,
+    /// `None` if no feature was missing.
+    pub(crate) imputed: Option<Imputed>,
+}
+
+/// What was imputed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Imputed {
+    /// Whether a feature was assumed, in the order of the weights.
+    assumed: [bool; FEATURE_COUNT],
+    interval: ProbabilityInterval,
+}
+
+impl Evaluation {
+    /// Returns whether the value of the feature at this place among the weights was assumed.
+    pub(crate) fn is_assumed(&self, place: usize) -> bool {
+        self.imputed.is_some_and(|imputed| imputed.assumed[place])
+    }
 }
 
 /// Scores every ride of a request by one model, whatever their breeds. The outcome of a ride that cannot be scored is an error with
@@ -90,16 +139,24 @@ fn outcome(
     ride: &ScoreRide,
     request: &ScoreRequest,
 ) -> (Score, Option<Evaluation>) {
-    let (outcome, evaluation) = match score_ride(model, ride, request.units) {
+    let (outcome, evaluation) = match score_ride(model, ride, Reading::of(request)) {
         Ok(evaluation) => {
             let (by, fallback) = match choice {
                 Choice::Global => (None, None),
                 Choice::Breed(_) => (Some(scored_by(model, request.explain)), None),
                 Choice::Fallback(why) => (None, Some(why)),
             };
-            let explanation = if request.explain { explain(model, &evaluation.features) } else { Vec::new() };
-            let (probability, service) = (evaluation.probability, evaluation.probability >= model.threshold);
-            (ScoreOutcome::Scored { probability, service, explanation, by, fallback }, Some(evaluation))
+            let scored = ScoreOutcome::Scored {
+                probability: evaluation.probability,
+                service: evaluation.probability >= model.threshold,
+                explanation: if request.explain { explain(model, &evaluation.features) } else { Vec::new() },
+                by,
+                fallback,
+                assumed: assumed(model, &evaluation),
+                interval: evaluation.imputed.map(|imputed| imputed.interval),
+                warnings: far::warnings(model, &evaluation),
+            };
+            (scored, Some(evaluation))
         }
         Err(why) => {
             let (code, message) = (why.code(), why.to_string());
@@ -122,22 +179,59 @@ fn scored_by(model: &Servable, explained: bool) -> ScoredBy {
 /// Returns the probability that a ride ends in a service request, 0 to 1.
 ///
 /// # Errors
-/// Fails on the first feature used by the model that is missing or impossible.
-pub fn probability(model: &Servable, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
-    score_ride(model, ride, units).map(|evaluation| evaluation.probability)
+/// Fails on the first feature used by the model that is impossible, or missing and not to be imputed, and if all are missing.
+pub fn probability(model: &Servable, ride: &ScoreRide, reading: Reading) -> Result<f64, Unscorable> {
+    score_ride(model, ride, reading).map(|evaluation| evaluation.probability)
 }
 
 /// Returns the features of a ride and its probability.
-pub(crate) fn score_ride(model: &Servable, ride: &ScoreRide, units: Units) -> Result<Evaluation, Unscorable> {
-    let features = features(model, ride, units)?;
-    let probability = model.probability(&features);
+pub(crate) fn score_ride(model: &Servable, ride: &ScoreRide, reading: Reading) -> Result<Evaluation, Unscorable> {
+    let evaluation = match features(model, ride, reading)? {
+        Read::Complete(features) => Evaluation { features, probability: model.probability(&features), imputed: None },
+        Read::Incomplete(known) => impute(model, &known)?,
+    };
     // Values near the limits of floating point can give log-odds that are not a number.
-    if probability.is_nan() {
+    if evaluation.probability.is_nan() {
         let feature = model.weights.first().map_or("distance", |weight| weight.feature().name);
         let expected = "values that give a finite score".into();
-        return Err(Unscorable::Impossible { feature, value: features[0], expected });
+        return Err(Unscorable::Impossible { feature, value: evaluation.features[0], expected });
     }
-    Ok(Evaluation { features, probability })
+    Ok(evaluation)
+}
+
+/// Scores a ride that lacks features.
+fn impute(model: &Servable, known: &Known) -> Result<Evaluation, Unscorable> {
+    let is_missing = |weight: &Weight| known.features[weight.place].is_none();
+    if known.tavg.is_none() && model.weights.iter().all(is_missing) {
+        return Err(Unscorable::AllMissing {
+            used: model.weights.iter().map(|weight| weight.feature().name).collect(),
+        });
+    }
+    let conditional = model.distribution.given(known);
+    let (mut features, mut assumed) = ([0.0; FEATURE_COUNT], [false; FEATURE_COUNT]);
+    let mut per_unit = [0.0; FEATURE_COUNT];
+    for (position, weight) in model.weights.iter().enumerate() {
+        features[position] = conditional.mean[weight.place];
+        assumed[position] = is_missing(weight);
+        if assumed[position] {
+            per_unit[weight.place] = weight.per_unit;
+        }
+    }
+    let log_odds = model.log_odds(&features);
+    let uncertain = Uncertain { log_odds, std_dev: conditional.variance(&per_unit).sqrt() };
+    let (low, high) = uncertain.interval();
+    let imputed = Imputed { assumed, interval: ProbabilityInterval { low, high } };
+    Ok(Evaluation { features, probability: uncertain.probability(), imputed: Some(imputed) })
+}
+
+/// Returns the features that were missing, with the assumed values.
+fn assumed(model: &Servable, evaluation: &Evaluation) -> Vec<Assumed> {
+    if evaluation.imputed.is_none() {
+        return Vec::new();
+    }
+    let values = model.weights.iter().zip(evaluation.features).enumerate();
+    let assumed = values.filter(|(position, _)| evaluation.is_assumed(*position));
+    assumed.map(|(_, (weight, value))| Assumed { feature: weight.feature().name.to_owned(), value }).collect()
 }
 
 /// Returns what each feature adds to the log-odds at the training mean: the largest first, equal ones in the order of the features.
@@ -158,24 +252,74 @@ fn explain(model: &Servable, features: &[f64; FEATURE_COUNT]) -> Vec<Contributio
     contributions
 }
 
-/// Returns the features that the model uses, in the order of its weights and the units of the dataset. Others may have any value.
-fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FEATURE_COUNT], Unscorable> {
-    let mut features = [0.0; FEATURE_COUNT];
-    for (slot, weight) in features.iter_mut().zip(&model.weights) {
+/// The checked features of a ride, in the units of the dataset.
+enum Read {
+    /// All that the model uses, in the order of its weights.
+    Complete([f64; FEATURE_COUNT]),
+    /// Some of them, in the order of [`FEATURES`].
+    Incomplete(Known),
+}
+
+/// Reads and checks the features that the model uses. Others may have any value.
+fn features(model: &Servable, ride: &ScoreRide, reading: Reading) -> Result<Read, Unscorable> {
+    let mut known = Known::default();
+    for weight in &model.weights {
         let name = weight.feature().name;
-        *slot = read(weight, ride, units)?;
+        let value = read(weight, ride, reading)?;
         // Each feature is checked alone first, so that the error names the first invalid one.
-        let only = |feature: &str| (name == feature).then_some(*slot);
+        let only = |feature: &str| value.filter(|_| name == feature);
         weather::check(only("tmin"), only("tmax"), only("prcp")).map_err(|why| impossible_weather(why, ride))?;
+        // The mean temperature may stand for a temperature.
+        if value.is_none() && !reading.impute && ride.tavg.is_none() {
+            return Err(Unscorable::Missing(name));
+        }
+        known.features[weight.place] = value;
     }
-    let used = |name: &str| {
-        let position = model.weights.iter().position(|weight| weight.feature().name == name);
-        position.map(|position| features[position])
+    let place = |name: &str| {
+        let weight = model.weights.iter().find(|weight| weight.feature().name == name);
+        weight.map(|weight| weight.place)
     };
-    match weather::check(used("tmin"), used("tmax"), used("prcp")) {
-        Ok(()) => Ok(features),
-        Err(why) => Err(impossible_weather(why, ride)),
+    if let (Some(tavg), Some(tmin), Some(tmax)) = (ride.tavg, place("tmin"), place("tmax")) {
+        add_mean(&mut known, tavg, (tmin, tmax), reading.units)?;
     }
+    let used = |name: &str| place(name).and_then(|place| known.features[place]);
+    weather::check(used("tmin"), used("tmax"), used("prcp")).map_err(|why| impossible_weather(why, ride))?;
+    let missing = |weight: &&Weight| known.features[weight.place].is_none();
+    match model.weights.iter().find(missing) {
+        Some(_) if reading.impute => Ok(Read::Incomplete(known)),
+        Some(weight) => Err(Unscorable::Missing(weight.feature().name)),
+        None => {
+            let mut features = [0.0; FEATURE_COUNT];
+            for (slot, weight) in features.iter_mut().zip(&model.weights) {
+                *slot = known.features[weight.place].unwrap_or(weight.mean);
+            }
+            Ok(Read::Complete(features))
+        }
+    }
+}
+
+/// Adds the mean temperature of the day, in the units of the request. With one of the temperatures it determines the other.
+fn add_mean(known: &mut Known, given: f64, (tmin, tmax): (usize, usize), units: Units) -> Result<(), Unscorable> {
+    let impossible = |expected: String| Unscorable::Impossible { feature: TAVG, value: given, expected };
+    let tavg = units.temperature.to_celsius_tenths(given);
+    if !TEMPERATURE_TENTHS.contains(&tavg) {
+        return Err(impossible(Impossible::TminOutOfRange.expected().to_owned()));
+    }
+    let other = match (known.features[tmin], known.features[tmax]) {
+        (None, None) => {
+            known.tavg = Some(tavg);
+            return Ok(());
+        }
+        (Some(_), Some(_)) => return Err(impossible("no mean temperature beside both tmin and tmax".to_owned())),
+        (Some(low), None) => (tmax, 2.0 * tavg - low, low <= tavg, "tmin, and tmax"),
+        (None, Some(high)) => (tmin, 2.0 * tavg - high, high >= tavg, "tmax, and tmin"),
+    };
+    let (place, value, is_ordered, names) = other;
+    if !is_ordered || !TEMPERATURE_TENTHS.contains(&value) {
+        return Err(impossible(format!("the mean of {names} between -100 °C and 70 °C, tmin at most tmax")));
+    }
+    known.features[place] = Some(value);
+    Ok(())
 }
 
 /// Returns the error of impossible weather, with the value in the request.
@@ -189,17 +333,17 @@ fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     Unscorable::Impossible { feature, value, expected }
 }
 
-/// Reads one feature in the unit of the dataset. If a later feature is missing, returns its mean in training, so that it contributes
-/// nothing. The caller checks the weather once all of it is known.
-fn read(weight: &Weight, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+/// Reads one feature in the unit of the dataset; `None` if it is missing. A later feature that is missing and not to be imputed is its
+/// mean in training, so that it contributes nothing. The caller checks the weather once all of it is known.
+fn read(weight: &Weight, ride: &ScoreRide, reading: Reading) -> Result<Option<f64>, Unscorable> {
     let feature = weight.feature();
-    match feature.read(ride, units) {
-        Some(value) if feature.is_scored(value) => Ok(value),
+    match feature.read(ride, reading.units) {
+        Some(value) if feature.is_scored(value) => Ok(Some(value)),
         Some(value) => {
             Err(Unscorable::Impossible { feature: feature.name, value, expected: feature.expected.to_owned() })
         }
-        None if !feature.original => Ok(weight.mean),
-        None => Err(Unscorable::Missing(feature.name)),
+        None if !feature.original && !reading.impute => Ok(Some(weight.mean)),
+        None => Ok(None),
     }
 }
 
@@ -213,6 +357,14 @@ mod tests {
         model::{Model, logistic},
     };
     use proptest::prelude::*;
+
+    const NOAA: Reading = Reading {
+        units: Units {
+            temperature: TemperatureUnit::CelsiusTenths,
+            precipitation: PrecipitationUnit::MillimetreTenths,
+        },
+        impute: true,
+    };
 
     fn ride() -> ScoreRide {
         ScoreRide {
@@ -228,7 +380,7 @@ mod tests {
     }
 
     fn request(rides: Vec<ScoreRide>) -> ScoreRequest {
-        ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, rides }
+        ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, impute: true, rides }
     }
 
     fn error(ride: ScoreRide, units: Units) -> ScoreError {
@@ -261,19 +413,22 @@ mod tests {
         let metric = ScoreRide { tmin: Some(5.0), tmax: Some(15.0), prcp: Some(2.54), ..ride() };
         let imperial = ScoreRide { tmin: Some(41.0), tmax: Some(59.0), prcp: Some(0.1), ..ride() };
         let model = served(&model("m"));
-        let expected = probability(&model, &ride(), Units::default()).unwrap();
+        let expected = probability(&model, &ride(), NOAA).unwrap();
         for (ride, temperature, precipitation) in [
             (metric, TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
             (imperial, TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
         ] {
-            let actual = probability(&model, &ride, Units { temperature, precipitation }).unwrap();
+            let actual =
+                probability(&model, &ride, Reading { units: Units { temperature, precipitation }, impute: true })
+                    .unwrap();
             assert!((actual - expected).abs() < 1e-12, "{actual} {expected}");
         }
     }
 
     #[test]
     fn a_ride_that_cannot_be_scored_does_not_affect_others() {
-        let response = score(&served(&model("m")), &request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]));
+        let request = request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]);
+        let response = score(&served(&model("m")), &ScoreRequest { impute: false, ..request });
         response.check().unwrap();
         assert!(matches!(response.scores[0].outcome, ScoreOutcome::Scored { .. }));
         assert_eq!(response.scores[0].outcome, response.scores[2].outcome);
@@ -301,7 +456,11 @@ mod tests {
         impossible(ScoreRide { prcp: Some(20_001.0), ..ride() }, Units::default(), "prcp");
         let inch = Units { precipitation: PrecipitationUnit::Inch, ..Units::default() };
         impossible(ScoreRide { prcp: Some(79.0), ..ride() }, inch, "prcp");
-        assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
+        let used = "distance, healthpoints, magicpoints, tmin, tmax, prcp";
+        let expected = format!(
+            "distance is missing, and so is every feature that the model uses: expected at least one of {used}"
+        );
+        assert_eq!(error(ScoreRide::default(), Units::default()).message, expected);
     }
 
     /// The weather of a day is checked as in the join, in the units of the request, with the same message.
@@ -313,7 +472,7 @@ mod tests {
             for tmax in values {
                 for prcp in values {
                     let ride = ScoreRide { tmin: Some(tmin), tmax: Some(tmax), prcp: Some(prcp), ..ride() };
-                    let actual = probability(&model, &ride, Units::default());
+                    let actual = probability(&model, &ride, NOAA);
                     match weather::check(ride.tmin, ride.tmax, ride.prcp) {
                         Ok(()) => assert!(actual.is_ok(), "{ride:?}: {actual:?}"),
                         Err(why) => {
@@ -338,7 +497,7 @@ mod tests {
             served(&model)
         };
         let dry = ScoreRide { tmin: Some(900.0), tmax: Some(-5e9), prcp: None, ..ride() };
-        let request = ScoreRequest { explain: true, ..request(vec![dry]) };
+        let request = ScoreRequest { explain: true, impute: false, ..request(vec![dry]) };
         let response = score(&of(FeatureSet::Mileage), &request);
         response.check().unwrap();
         let ScoreOutcome::Scored { probability, explanation, .. } = &response.scores[0].outcome else {
@@ -431,6 +590,63 @@ mod tests {
         assert!(!plain.contains("explanation") && !plain.contains("baseline"), "{plain}");
     }
 
+    /// The mean temperature stands for both temperatures; with one of them it determines the other, and nothing is assumed.
+    #[test]
+    fn a_mean_temperature_stands_for_the_temperatures() {
+        let model = served(&model("m"));
+        let expected = probability(&model, &ride(), NOAA).unwrap();
+        for (tmin, tmax) in [(Some(50.0), None), (None, Some(150.0))] {
+            let known = ScoreRide { tmin, tmax, tavg: Some(100.0), ..ride() };
+            for impute in [true, false] {
+                let actual = score_ride(&model, &known, Reading { impute, ..NOAA }).unwrap();
+                assert_eq!(actual.probability.to_bits(), expected.to_bits());
+                assert!(actual.imputed.is_none());
+            }
+        }
+        let mean = ScoreRide { tmin: None, tmax: None, tavg: Some(10.0), ..ride() };
+        let units = Units { temperature: TemperatureUnit::Celsius, ..Units::default() };
+        let actual = score_ride(&model, &mean, Reading { units, ..NOAA }).unwrap();
+        assert!((actual.features[3] + actual.features[4] - 200.0).abs() < 1e-9 && actual.is_assumed(3), "{actual:?}");
+        let refused = score_ride(&model, &mean, Reading { impute: false, ..NOAA }).unwrap_err();
+        assert_eq!(refused.to_string(), "tmin is missing: the model needs it");
+        for (tmin, tmax, tavg, words) in [
+            (Some(50.0), Some(150.0), 100.0, "tavg is 100: expected no mean temperature beside both tmin and tmax"),
+            (Some(150.0), None, 100.0, "tavg is 100: expected the mean of tmin, and tmax between"),
+            (None, Some(50.0), 100.0, "tavg is 100: expected the mean of tmax, and tmin between"),
+            (Some(50.0), None, 400.0, "tavg is 400: expected the mean of tmin, and tmax between"),
+            (None, None, 701.0, "tavg is 701: expected a temperature from -100 °C to 70 °C"),
+            (None, None, f64::NAN, "tavg is NaN: expected a temperature"),
+        ] {
+            let why = score_ride(&model, &ScoreRide { tmin, tmax, tavg: Some(tavg), ..ride() }, NOAA).unwrap_err();
+            assert!(why.to_string().starts_with(words), "{why}");
+        }
+    }
+
+    /// Values that lie more than a standard deviation outside the training range are named in the units that people use.
+    #[test]
+    fn far_values_are_named_in_words() {
+        let mut artefact = model("m");
+        for coefficient in &mut artefact.coefficients {
+            (coefficient.mean, coefficient.std_dev, coefficient.min, coefficient.max) = (100.0, 50.0, 0.0, 400.0);
+        }
+        let warnings_of = |ride: ScoreRide| {
+            let response = score(&served(&artefact), &request(vec![ride]));
+            let ScoreOutcome::Scored { warnings, .. } = &response.scores[0].outcome else { panic!("{response:?}") };
+            warnings.clone()
+        };
+        assert!(warnings_of(ScoreRide { tmin: Some(-50.0), tmax: Some(450.0), ..ride() }).is_empty());
+        let far =
+            warnings_of(ScoreRide { tmin: Some(-51.0), distance: Some(1e300), healthpoints: Some(-1e9), ..ride() });
+        // The weight of the health points is 0.
+        let expected = [
+            "distance is 1.0e300 miles, far outside the training rides' range of 0 to 400 miles: the model extrapolates",
+            "tmin is -5.1 °C, far outside the training rides' range of 0 to 40 °C: the model extrapolates",
+        ];
+        assert_eq!(far, expected);
+        let assumed = warnings_of(ScoreRide { tmin: None, tmax: None, tavg: Some(600.0), ..ride() });
+        assert!(assumed[0].starts_with("tmin is assumed to be 60 °C, far outside"), "{assumed:?}");
+    }
+
     fn number() -> impl Strategy<Value = Option<f64>> {
         proptest::option::weighted(0.9, prop_oneof![Just(0.0), -2_000.0f64..2_000.0, any::<f64>()])
     }
@@ -440,7 +656,7 @@ mod tests {
         #[test]
         fn an_explanation_adds_up_to_the_probability((model, ride) in explainable()) {
             let (response, explained, contributions) = explanation(&model, ride.clone());
-            let plain = probability(&served(&model), &ride, Units::default()).unwrap();
+            let plain = probability(&served(&model), &ride, NOAA).unwrap();
             prop_assert_eq!(explained.to_bits(), plain.to_bits());
             let sum: f64 = contributions.iter().map(|contribution| contribution.log_odds).sum();
             let explained_sum = logistic(response.baseline_log_odds.unwrap() + sum);
@@ -456,20 +672,55 @@ mod tests {
             }
         }
 
+        /// A ride without some of its features has the listed values assumed, an interval that contains the probability, and an
+        /// explanation that adds up to the log-odds at the assumed values. All others are as given, to the last bit.
+        #[test]
+        fn an_incomplete_ride_is_scored_at_what_it_assumes(
+            (model, ride) in explainable(), kept in prop::array::uniform6(any::<bool>()),
+        ) {
+            prop_assume!(kept.iter().any(|kept| *kept) && !kept.iter().all(|kept| *kept));
+            let mut known = ride.clone();
+            for (feature, _) in FEATURES.iter().zip(kept).filter(|(_, kept)| !kept) {
+                (feature.set)(&mut known, None);
+            }
+            let response = score(&served(&model), &ScoreRequest { explain: true, ..request(vec![known.clone()]) });
+            response.check().unwrap();
+            let ScoreOutcome::Scored { probability, explanation, assumed, interval: Some(interval), .. } =
+                &response.scores[0].outcome else { panic!("{response:?}") };
+            prop_assert!(interval.low <= *probability && *probability <= interval.high, "{response:?}");
+            let missing = FEATURES.iter().zip(kept).filter(|(_, kept)| !kept).map(|(feature, _)| feature.name);
+            prop_assert!(assumed.iter().map(|assumed| assumed.feature.as_str()).eq(missing), "{response:?}");
+            let sum: f64 = explanation.iter().map(|contribution| contribution.log_odds).sum();
+            let mut complete = known.clone();
+            for Assumed { feature, value } in assumed {
+                (Feature::named(feature).unwrap().set)(&mut complete, Some(*value));
+            }
+            let at_assumed = super::probability(&served(&model), &complete, NOAA).unwrap();
+            let explained = logistic(response.baseline_log_odds.unwrap() + sum);
+            prop_assert!((explained - at_assumed).abs() < 1e-12, "{} {}", explained, at_assumed);
+            prop_assert!(interval.low <= at_assumed + 1e-15 && at_assumed <= interval.high + 1e-15, "{response:?}");
+            let refused = score(&served(&model), &ScoreRequest { impute: false, ..request(vec![known]) });
+            let is_missing = matches!(&refused.scores[0].outcome,
+                ScoreOutcome::Failed { error } if error.code == ScoreErrorCode::MissingFeature);
+            prop_assert!(is_missing, "{refused:?}");
+        }
+
         #[test]
         fn every_ride_has_a_probability_or_an_error_that_names_a_feature(
             (distance, healthpoints, magicpoints) in (number(), number(), number()),
             (tmin, tmax, prcp) in (number(), number(), number()),
+            (tavg, impute) in (proptest::option::weighted(0.2, -2_000.0..2_000.0), any::<bool>()),
         ) {
-            let ride = ScoreRide { distance, healthpoints, magicpoints, tmin, tmax, prcp, ..ScoreRide::default() };
-            let response = score(&served(&model("m")), &ScoreRequest { explain: true, ..request(vec![ride]) });
+            let ride = ScoreRide { distance, healthpoints, magicpoints, tmin, tmax, tavg, prcp, ..ScoreRide::default() };
+            let response = score(&served(&model("m")), &ScoreRequest { explain: true, impute, ..request(vec![ride]) });
             prop_assert_eq!(response.check(), Ok(()));
             let json = serde_json::to_vec(&response).unwrap();
             prop_assert_eq!(decode::<ScoreResponse>(&json), Ok(response.clone()));
             if let ScoreOutcome::Failed { error } = &response.scores[0].outcome {
                 let field = error.field.as_deref().unwrap_or_default();
                 let feature = field.strip_prefix("rides[0].");
-                prop_assert!(FEATURES.iter().any(|known| Some(known.name) == feature), "{}", field);
+                let is_known = FEATURES.iter().any(|known| Some(known.name) == feature) || feature == Some(TAVG);
+                prop_assert!(is_known, "{}", field);
             }
         }
     }

@@ -80,7 +80,13 @@ fn request(rides: usize) -> ScoreRequest {
         prcp: zero,
         ..ScoreRide::default()
     };
-    ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, rides: vec![ride; rides] }
+    ScoreRequest {
+        request_id: "q".to_owned(),
+        units: Units::default(),
+        explain: false,
+        impute: true,
+        rides: vec![ride; rides],
+    }
 }
 
 async fn ask(scorer: &Scorer, rides: usize) -> Result<ScoreResponse, Failure> {

@@ -135,6 +135,7 @@ pub fn build(plan: &Plan, data: &TrainingData, cancel: &Cancel) -> Result<Global
         intercept_standard_error: inference::standard_error(fit, FEATURE_COUNT).filter(|_| has_errors),
         intercept_standardised: fit.parameters[FEATURE_COUNT],
         coefficients: coefficients(fit, &fit.scaler, settings.features.used(), &histograms, has_errors),
+        covariance: Some(covariance(rides, &fit.scaler, settings.features.used())),
         threshold,
         gradient_norm: fit.gradient_norm,
         selection: selected.selection.clone(),
@@ -200,6 +201,13 @@ pub(crate) fn coefficients(
         histogram: Some(histograms[j].clone()),
     };
     (0..FEATURE_COUNT).filter(|j| used[*j]).map(coefficient).collect()
+}
+
+/// Returns the covariance of the features used, in the order of [`coefficients`]. `scaler` is that of these rides.
+pub(crate) fn covariance(rides: &Rides, scaler: &Scaler, used: [bool; FEATURE_COUNT]) -> Vec<Vec<f64>> {
+    let of_used = |row: Features| row.into_iter().zip(used).filter(|(_, used)| *used).map(|(value, _)| value).collect();
+    let rows = scaler.covariance(rides).into_iter().zip(used).filter(|(_, used)| *used);
+    rows.map(|(row, _)| of_used(row)).collect()
 }
 
 /// Evaluates a fit on these rides; `None` if there are none.

@@ -1,23 +1,23 @@
 //! The features of a ride on the command line: one option for each.
 
-use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches, ValueEnum};
+use clap::{Arg, ArgMatches, Args, Command, Error, FromArgMatches, ValueEnum, error::ErrorKind};
 use common::{features::FEATURES, message::ScoreRide};
 
-/// The features of one ride, in the units of the command.
+/// Option of the mean temperature of the day.
+const MEAN_TEMPERATURE: &str = "temperature";
+
+/// The features of one ride that are known, in the units of the command.
 #[derive(Debug, Clone, Default)]
 pub struct RideFeatures(pub ScoreRide);
 
 impl Args for RideFeatures {
     fn augment_args(command: Command) -> Command {
-        command.args(FEATURES.iter().map(|feature| {
-            let option = Arg::new(feature.name).long(feature.name).help(feature.about).value_name("NUMBER");
-            // The weather may be looked up instead.
-            let option = match feature.weather && feature.original {
-                true => option.required_unless_present("at"),
-                false => option.required(feature.original),
-            };
+        let option = |name: &'static str, about: &'static str| {
+            let option = Arg::new(name).long(name).help(about).value_name("NUMBER");
             option.allow_negative_numbers(true).value_parser(finite)
-        }))
+        };
+        let command = command.args(FEATURES.iter().map(|feature| option(feature.name, feature.about)));
+        command.arg(option(MEAN_TEMPERATURE, "Mean temperature of the day, instead of --tmin, of --tmax, or of both"))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -35,6 +35,11 @@ impl FromArgMatches for RideFeatures {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         for feature in FEATURES {
             (feature.set)(&mut self.0, matches.get_one(feature.name).copied());
+        }
+        self.0.tavg = matches.get_one(MEAN_TEMPERATURE).copied();
+        if self.0.tavg.is_some() && self.0.tmin.is_some() && self.0.tmax.is_some() {
+            let why = "--temperature is the mean of --tmin and --tmax: give at most two of the three\n";
+            return Err(Error::raw(ErrorKind::ArgumentConflict, why));
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Args)]
 pub struct PlaceAndTime {
     /// Look up the weather of this place, degrees north and east, instead of --tmin, --tmax and --prcp
-    #[arg(long, value_name = "LAT,LON", allow_hyphen_values = true, conflicts_with_all = ["tmin", "tmax", "prcp", "units"])]
+    #[arg(long, value_name = "LAT,LON", allow_hyphen_values = true, conflicts_with_all = ["tmin", "tmax", "temperature", "prcp", "units"])]
     pub at: Option<Place>,
     /// Time of the ride, whose UTC date is the day of the weather; also `now` [default: now]
     #[arg(long, requires = "at", value_parser = time)]

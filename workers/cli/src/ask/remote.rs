@@ -5,8 +5,8 @@ use anyhow::{Context, anyhow};
 use common::{
     features::FEATURES,
     message::{
-        Contribution, Fallback, PlaceWeather, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
-        ScoreResponse, WeatherPlace,
+        Assumed, Contribution, Fallback, PlaceWeather, ProbabilityInterval, Score, ScoreError, ScoreErrorCode,
+        ScoreOutcome, ScoreRequest, ScoreResponse, WeatherPlace,
     },
 };
 use gateway::management::cause;
@@ -46,6 +46,11 @@ struct ScoreBody {
     #[serde(default)]
     contributions: Vec<Contribution>,
     weather: Option<PlaceWeather>,
+    #[serde(default)]
+    assumed: Vec<Assumed>,
+    interval: Option<ProbabilityInterval>,
+    #[serde(default)]
+    warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -125,10 +130,13 @@ impl Remote {
         let mut body = match place {
             Some(place) => json!(place),
             None => json!({
-                "temperature": { "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature },
+                "temperature": {
+                    "value": ride.tavg, "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature,
+                },
                 "precipitation": { "amount": ride.prcp, "unit": request.units.precipitation },
             }),
         };
+        body["impute"] = json!(request.impute);
         for feature in FEATURES.iter().filter(|feature| !feature.weather) {
             body[feature.name] = json!((feature.of)(ride));
         }
@@ -139,25 +147,22 @@ impl Remote {
         let request_id = request.request_id.clone();
         match answer {
             Answer::Good(scored) => {
-                let ScoreBody {
-                    probability,
-                    service,
-                    threshold,
-                    model,
-                    model_id,
-                    baseline,
-                    fallback,
-                    contributions,
-                    weather,
-                } = scored;
-                let outcome =
-                    ScoreOutcome::Scored { probability, service, explanation: contributions, by: None, fallback };
+                let outcome = ScoreOutcome::Scored {
+                    probability: scored.probability,
+                    service: scored.service,
+                    explanation: scored.contributions,
+                    by: None,
+                    fallback: scored.fallback,
+                    assumed: scored.assumed,
+                    interval: scored.interval,
+                    warnings: scored.warnings,
+                };
                 let response = ScoreResponse {
                     request_id,
-                    model: Some(model),
-                    model_id: Some(model_id),
-                    threshold: Some(threshold),
-                    baseline_log_odds: baseline.map(|baseline| baseline.log_odds),
+                    model: Some(scored.model),
+                    model_id: Some(scored.model_id),
+                    threshold: Some(scored.threshold),
+                    baseline_log_odds: scored.baseline.map(|baseline| baseline.log_odds),
                     scores: vec![Score { ride_id: None, outcome }],
                     error: None,
                 };

@@ -6,10 +6,10 @@ use crate::{
     session::{Failed, Session},
 };
 use common::{
-    features::FEATURES,
+    features::{FEATURES, Feature},
     message::{
-        Contribution, Fallback, PlaceWeather, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest,
-        ScoreResponse, ScoreRide, TemperatureUnit, Units, WeatherPlace,
+        Assumed, Contribution, Fallback, PlaceWeather, PrecipitationUnit, ProbabilityInterval, ScoreErrorCode,
+        ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units, WeatherPlace,
     },
 };
 use records::Store;
@@ -27,14 +27,17 @@ const TIMEOUT_MS: u64 = 5_000;
 const WEATHER_TIMEOUT_MS: u64 = 30_000;
 
 /// Prints what each feature adds to the log-odds of an average ride.
-fn print_contributions(explanation: &[Contribution]) {
+fn print_contributions(explanation: &[Contribution], assumed: &[Assumed]) {
     if !explanation.is_empty() {
         println!("\n{:<14}{:>10}  {:<12}{:>10}", "contribution", "", "", "log-odds");
     }
     for Contribution { feature, value, log_odds, outside_training } in explanation {
         let unit = FEATURES.iter().find(|known| known.name == feature).map_or("", |known| known.unit);
         let outside = if *outside_training { "   outside the range of the training data" } else { "" };
-        println!("{feature:<14}{value:>10}  {unit:<12}{log_odds:>+10.3}{outside}");
+        let is_assumed = assumed.iter().any(|assumed| assumed.feature == *feature);
+        // An expectation has more digits than it is worth.
+        let (value, note) = if is_assumed { ((value * 10.0).round() / 10.0, "   assumed") } else { (*value, "") };
+        println!("{feature:<14}{value:>10}  {unit:<12}{log_odds:>+10.3}{note}{outside}");
     }
 }
 
@@ -45,8 +48,11 @@ type Answered = (ScoreResponse, Option<PlaceWeather>);
 pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Failed> {
     let place = options.place.weather_place();
     let system = options.units.unwrap_or(UnitSystem::Noaa);
-    if options.units.is_none() && place.is_none() && !session.shared.json {
-        eprintln!("{}", assumed_units(&options.features.0));
+    if let Some(weather) = assumed_units(&options.features.0)
+        && options.units.is_none()
+        && !session.shared.json
+    {
+        eprintln!("{weather}");
     }
     let (temperature, precipitation) = match system {
         UnitSystem::Noaa => (TemperatureUnit::CelsiusTenths, PrecipitationUnit::MillimetreTenths),
@@ -56,7 +62,8 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     let ride = ScoreRide { breed: options.breed.clone(), ..options.features.0.clone() };
     let request_id = format!("{:032x}", rand::random::<u128>());
     let units = Units { temperature, precipitation };
-    let request = ScoreRequest { request_id, units, explain: true, rides: vec![ride] };
+    let impute = !options.no_impute;
+    let request = ScoreRequest { request_id, units, explain: true, impute, rides: vec![ride] };
     let timeout_ms = options.timeout_ms.unwrap_or(if place.is_some() { WEATHER_TIMEOUT_MS } else { TIMEOUT_MS });
     let deadline = Duration::from_millis(timeout_ms);
     if let Some(remote) = Remote::of(&options.remote)? {
@@ -81,10 +88,38 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
 }
 
 /// Returns the units in which the weather was read, for a command without `--units`: a score of temperatures ten times too high
-/// looks normal.
-fn assumed_units(ride: &ScoreRide) -> String {
-    let [tmin, tmax, prcp] = [ride.tmin, ride.tmax, ride.prcp].map(|tenths| tenths.unwrap_or_default() / 10.0);
-    format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for other units)")
+/// looks normal. `None` without weather.
+fn assumed_units(ride: &ScoreRide) -> Option<String> {
+    let tenths = |value: f64, unit: &str| format!("{} {unit}", value / 10.0);
+    let temperature = match (ride.tmin, ride.tmax) {
+        (Some(tmin), Some(tmax)) => Some(format!("{} to {}", tmin / 10.0, tenths(tmax, "°C"))),
+        (Some(tmin), None) => Some(format!("at least {}", tenths(tmin, "°C"))),
+        (None, Some(tmax)) => Some(format!("at most {}", tenths(tmax, "°C"))),
+        (None, None) => None,
+    };
+    let mean = ride.tavg.map(|tavg| format!("{} on average", tenths(tavg, "°C")));
+    let known: Vec<String> =
+        [temperature, mean, ride.prcp.map(|prcp| tenths(prcp, "mm"))].into_iter().flatten().collect();
+    let units = || {
+        let known = known.join(", ");
+        format!("weather in NOAA's tenths: {known} (--units celsius or fahrenheit for other units)")
+    };
+    (!known.is_empty()).then(units)
+}
+
+/// Prints the assumed values in the units that people use.
+fn print_assumed(assumed: &[Assumed], interval: Option<ProbabilityInterval>) {
+    let words = assumed.iter().filter_map(|Assumed { feature, value }| {
+        let (unit, scale) = Feature::named(feature)?.display_unit;
+        Some(format!("{feature} {:.1} {unit}", value / scale))
+    });
+    let words: Vec<String> = words.collect();
+    if !words.is_empty() {
+        println!("assumed, because not given: {}", words.join(", "));
+    }
+    if let Some(ProbabilityInterval { low, high }) = interval {
+        println!("90 % interval with all features: {:.1} % to {:.1} %", low * 100.0, high * 100.0);
+    }
 }
 
 /// Looks up the weather of `place`, if there is one, and scores.
@@ -166,7 +201,10 @@ fn print_response(session: &Session, (response, weather): &Answered, of_fleet: b
                 _ => Err(Failed::Reported),
             }
         }
-        (None, Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback })) => {
+        (
+            None,
+            Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings }),
+        ) => {
             if !session.shared.json {
                 let (model, model_id, threshold) = match by {
                     Some(by) => (Some(by.model.as_str()), Some(by.model_id.as_str()), Some(by.threshold)),
@@ -189,7 +227,9 @@ fn print_response(session: &Session, (response, weather): &Answered, of_fleet: b
                 if let Some(weather) = weather {
                     println!("weather {}", weather::in_words(weather));
                 }
-                print_contributions(explanation);
+                print_assumed(assumed, *interval);
+                warnings.iter().for_each(|warning| println!("warning: {warning}"));
+                print_contributions(explanation, assumed);
             }
             Ok(())
         }

@@ -68,6 +68,7 @@ fn as_json(report: &DriftReport) -> Value {
         .collect();
     json!({
         "model": model.model, "model_id": model.model_id, "since": since, "rides": tally.rides, "service": tally.service,
+        "imputed": tally.imputed,
         "features": drift.features.iter().map(shift).collect::<Vec<_>>(),
         "probability": drift.probability.as_ref().map(shift),
         "fallbacks": tally.fallbacks, "uncounted": tally.uncounted, "shadows": shadows, "breeds": tally.breeds,
@@ -121,6 +122,13 @@ fn as_text(report: &DriftReport) -> Result<String, fmt::Error> {
         let share = 100.0 * tally.service as f64 / tally.rides as f64;
         let trained = 100.0 * model.counts.train_service as f64 / model.counts.train.max(1) as f64;
         writeln!(text, "service predicted for {share:.1} %; {trained:.1} % of the training rides ended in service")?;
+        if tally.imputed > 0 {
+            let share = 100.0 * tally.imputed as f64 / tally.rides as f64;
+            writeln!(
+                text,
+                "features were assumed for {share:.1} %; assumed values are in no histogram, the probabilities are"
+            )?;
+        }
         writeln!(text, "\n{:<14}{:>8}   {:<46}  histogram: training, service", "feature", "PSI", "meaning")?;
         for shift in drift.features.iter().chain(&drift.probability) {
             line(&mut text, shift)?;

@@ -8,10 +8,12 @@ use crate::{
         problem::{Answer, Problem, store_failed},
     },
     score::{
-        answer::RideScore,
+        coalesce::SharedOptions,
         json::read_json,
         scoring::{self, RideOutcomes, ScoreOptions},
-        tensors::{InferenceRequest, InferenceResponse, OUTPUTS, OutputTensor, requested_outputs, rides},
+        tensors::{
+            InferenceRequest, InferenceResponse, OUTPUTS, answer_parameters, imputes, outputs, requested_outputs, rides,
+        },
     },
 };
 use axum::{
@@ -29,7 +31,6 @@ use common::{
 };
 use records::registry;
 use serde::Serialize;
-use serde_json::{Map, json};
 use std::sync::Arc;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -190,7 +191,7 @@ async fn metadata(app: &App, model: &str, version: Option<&str>) -> Result<Model
         versions: vec![champion.model_id],
         platform: "wildrydes_logistic_regression",
         inputs: FEATURES.iter().map(|feature| tensor(feature.name, "FP64")).collect(),
-        outputs: OUTPUTS.iter().map(|(name, datatype)| tensor(name, datatype)).collect(),
+        outputs: OUTPUTS.iter().map(|(name, datatype, _)| tensor(name, datatype)).collect(),
     })
 }
 
@@ -225,7 +226,8 @@ async fn infer_rides(app: &App, model: &str, version: Option<&str>, request: Req
     let request: InferenceRequest = read_json(json)?;
     let requested_outputs = requested_outputs(&request)?;
     let rides = rides(&request, binary, app.settings.rides_max)?;
-    let options = ScoreOptions { explain: false, units: Units::default() };
+    let shared = SharedOptions { explain: false, impute: imputes(&request) };
+    let options = ScoreOptions { shared, units: Units::default() };
     let RideOutcomes { by, rides } = scoring::score_all(app, options, rides, deadline).await?;
     let Some(by) = by else { return Err(Problem::internal("rides without a model")) };
     if let Some(version) = version.filter(|version| by.model_id != *version) {
@@ -236,31 +238,10 @@ async fn infer_rides(app: &App, model: &str, version: Option<&str>, request: Req
     for (row, ride) in rides.into_iter().enumerate() {
         scores.push(ride.map_err(|fault| fault.in_row(row).into_problem())?);
     }
-    let mut binary_data = Vec::new();
-    let outputs = requested_outputs.into_iter().map(|(name, datatype, binary)| {
-        let mut tensor = OutputTensor { name, shape: [scores.len()], datatype, parameters: Map::new(), data: None };
-        let probability = name == OUTPUTS[0].0;
-        if binary {
-            let before = binary_data.len();
-            for score in &scores {
-                match probability {
-                    true => binary_data.extend_from_slice(&score.probability.to_le_bytes()),
-                    false => binary_data.push(u8::from(score.service)),
-                }
-            }
-            tensor.parameters.insert("binary_data_size".to_owned(), json!(binary_data.len() - before));
-        } else {
-            let value = |score: &RideScore| match probability {
-                true => json!(score.probability),
-                false => json!(score.service),
-            };
-            tensor.data = Some(scores.iter().map(value).collect());
-        }
-        tensor
-    });
-    let outputs = outputs.collect();
+    let (outputs, binary_data) = outputs(&requested_outputs, &scores);
+    let parameters = answer_parameters(&scores);
     let (model_name, model_version) = (by.model, by.model_id);
-    respond(&InferenceResponse { model_name, model_version, id: request.id, outputs }, binary_data)
+    respond(&InferenceResponse { model_name, model_version, id: request.id, parameters, outputs }, binary_data)
 }
 
 fn respond(answer: &InferenceResponse, binary_data: Vec<u8>) -> Result<Response, Problem> {

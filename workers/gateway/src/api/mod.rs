@@ -112,6 +112,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .routes(routes!(health::metrics));
     let (router, mut document) = read.merge(write).merge(workshop).merge(open).split_for_parts();
     complete(&mut document);
+    workshop::describe_headers(&mut document);
     if app.settings.auth == Auth::Off {
         document.security = None;
     }

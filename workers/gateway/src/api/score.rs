@@ -9,6 +9,7 @@ use crate::{
     score::{
         answer::{ManyScores, OneScore, ScoreAnswer, ScoreOrError},
         body::{self, Body, RideOrRides, Rides},
+        coalesce::SharedOptions,
         json::read_json,
         scoring::{self, RideOutcomes, ScoreOptions},
     },
@@ -31,18 +32,22 @@ pub(crate) struct Options {
     /// Whether to explain the score by each feature's contribution.
     #[param(required = false, default = true)]
     explain: bool,
+    /// Whether missing features are imputed. If not, each is an error.
+    #[param(required = false, default = true)]
+    impute: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { explain: true }
+        Self { explain: true, impute: true }
     }
 }
 
 /// Scores rides: the probability that each ends in a service request.
 ///
 /// Accepts one ride, an array of rides, or an object with `rides` as in `score-request.v1`. All scores of an answer come from one
-/// model, unless rides name their breed. If a single ride cannot be scored, the answer is a problem; of several rides, each has
+/// model, unless rides name their breed. A missing feature takes its expectation given the known ones; the answer lists it in `assumed`
+/// and gives an interval of the probability. If a single ride cannot be scored, the answer is a problem; of several rides, each has
 /// its score or its error in its position. The body may be compressed as `Content-Encoding` says: gzip, deflate, zstd or br.
 #[utoipa::path(post, path = "/v1/score", tag = "Scores", params(Options), request_body = Body,
     responses((status = 200, description = "The score, or the scores", body = ScoreAnswer)))]
@@ -54,8 +59,10 @@ pub(crate) async fn score(
     let deadline = Instant::now() + app.deadline();
     expect_json(request.headers())?;
     let body = whole_body(request, &app).await?;
-    let RideOrRides { ride, rides, units, explain, request_id } = body::read(&body)?;
-    let score_options = ScoreOptions { explain: explain.unwrap_or(options.explain), units };
+    let RideOrRides { ride, rides, units, explain, impute, request_id } = body::read(&body)?;
+    let shared =
+        SharedOptions { explain: explain.unwrap_or(options.explain), impute: impute.unwrap_or(options.impute) };
+    let score_options = ScoreOptions { shared, units };
     match rides {
         Some(_) if !ride.is_empty() => {
             let expected = "either the members of one ride or rides";
@@ -99,7 +106,8 @@ async fn many(
 fn no_ride(body: &[u8]) -> Problem {
     let is_array_of_objects = |value: &Value| value.as_array().is_some_and(|rides| rides.iter().any(Value::is_object));
     let members: serde_json::Map<String, Value> = read_json(body).unwrap_or_default();
-    let expected = "distance, healthpoints, magicpoints and the weather of the day, or an array of such rides";
+    let expected =
+        "at least one of distance, healthpoints, magicpoints and the weather of the day, or an array of such rides";
     let Some((name, rides)) = members.iter().find(|(_, value)| is_array_of_objects(value)) else {
         return Problem::unprocessable("missing-feature", "distance is missing: the body has no member of a ride")
             .at(FieldError { field: "distance".to_owned(), value: None, expected: expected.to_owned() });

@@ -26,6 +26,8 @@ const PLACES = [
 const FALLBACKS = { no_breed_model: 'the release has no model of the breed', loading: 'the breed model is still being read', unavailable: 'the breed model cannot be read now' };
 /** Names of the forecast services. */
 const SOURCES = { nws: 'the US National Weather Service', 'open-meteo': 'Open-Meteo.com (CC BY 4.0)' };
+/** Inputs that a look-up of the weather needs. A feature may be unknown: the answer says what was assumed. */
+const LOOK_UP = ['statustime', 'latitude', 'longitude'];
 /** Inputs by the field name of the API. */
 const INPUTS = {
   'temperature.min': 'tmin', 'temperature.max': 'tmax', temperature: 'tmin', 'precipitation.amount': 'prcp', precipitation: 'prcp',
@@ -193,10 +195,10 @@ const soon = () => {
   byId('score-result').dataset.stale = 'yes';
 };
 
-/** Returns whether every field has a value; marks those without. The gateway checks the values. */
+/** Returns whether every field has a value that can be read, or none where it may be unknown; marks the others. The gateway checks the values. */
 function filledIn() {
   const inputs = [...document.querySelectorAll('#score-form input:not([type="radio"])')].filter((input) => !input.closest('[hidden]'));
-  const invalid = inputs.filter((input) => input.validity.badInput || (input.value.trim() === '' && input.type !== 'text'));
+  const invalid = inputs.filter((input) => input.validity.badInput || (input.value.trim() === '' && LOOK_UP.includes(input.name)));
   for (const input of invalid) {
     const what = input.type === 'number' ? 'a number, as in 4.8' : 'a date and a time';
     fieldError(input.name, input.validity.badInput ? `Expected ${what}.` : `Missing: expected ${what}.`);
@@ -274,24 +276,27 @@ function looked(weather) {
 }
 
 function drawScore(answer) {
-  const { probability, threshold, service, baseline, contributions = [] } = answer;
+  const { probability, threshold, service, baseline, contributions = [], assumed = [], interval } = answer;
   const outside = contributions.filter((part) => part.outside_training);
   const name = (feature) => FEATURES[feature]?.name ?? feature;
   const range = (feature) => {
     const known = champion?.model_id === answer.model_id && champion.coefficients.find((coefficient) => coefficient.feature === feature);
     return known ? ` (trained on ${worded(feature, known.min, known.unit)} to ${worded(feature, known.max, known.unit)})` : '';
   };
+  const isAssumed = (feature) => assumed.some((part) => part.feature === feature);
   const rows = contributions.map((part) => ({
-    feature: part.feature, name: name(part.feature), value: worded(part.feature, part.value, part.unit), logOdds: part.log_odds, outside: part.outside_training,
+    feature: part.feature, name: name(part.feature), value: `${isAssumed(part.feature) ? 'assumed ' : ''}${worded(part.feature, part.value, part.unit)}`, logOdds: part.log_odds, outside: part.outside_training,
     words: signed(part.log_odds, 2), title: `Multiplies the odds by ${number(Math.exp(part.log_odds), 3)}, compared with an average ride`,
   }));
   show(byId('score-result'),
     h('p', { class: 'probability', id: 'probability', data: { value: probability, service: service ? 'yes' : 'no' } }, number(probability * 100, 1), h('span', {}, '%')),
     h('div', { class: 'gauge', 'aria-hidden': 'true' },
       h('span', { class: 'level', style: { width: `${probability * 100}%` } }),
+      interval ? h('span', { class: 'interval', style: { left: `${interval.low * 100}%`, width: `${(interval.high - interval.low) * 100}%` } }) : '',
       h('span', { class: 'at threshold', style: { left: `${threshold * 100}%` } }, h('span', {}, `threshold ${number(threshold * 100, 1, 0)}`)),
       baseline ? h('span', { class: 'at average', style: { left: `${baseline.probability * 100}%` } }, h('span', {}, `average ride ${number(baseline.probability * 100, 0)}`)) : ''),
     h('p', { class: 'decision', id: 'decision' }, h('strong', {}, service ? 'Expect a service request:' : 'Expect no service request:'), service ? ` at or above the threshold of ${percent(threshold, 0)}.` : ` below the threshold of ${percent(threshold, 0)}.`),
+    interval ? h('p', { class: 'note', id: 'interval' }, `With all features, it would be from ${percent(interval.low)} to ${percent(interval.high)} in 90 % of cases. Assumed: ${assumed.map((part) => `${name(part.feature).toLowerCase()} ${worded(part.feature, part.value, part.unit)}`).join(', ')}.`) : '',
     outside.length ? h('p', { class: 'caution', id: 'outside' }, h('strong', {}, 'Outside the training range: '), outside.map((part) => `${name(part.feature).toLowerCase()}${range(part.feature)}`).join('; '), '. The score is an extrapolation.') : '',
     answer.weather ? looked(answer.weather) : '',
     rows.length ? contributionsChart(rows) : '',

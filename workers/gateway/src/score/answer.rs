@@ -93,13 +93,48 @@ pub(crate) struct RideScore {
     /// Why the global model scored the ride instead of the model of its breed.
     #[schema(nullable = false)]
     pub(crate) fallback: Option<FallbackName>,
-    /// What each feature adds to the log-odds, largest first; with `explain`.
+    /// What each feature adds to the log-odds, largest first; with `explain`. With the baseline they add up to the log-odds of the
+    /// probability; if features were assumed, to the log-odds at the assumed values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(crate) contributions: Vec<Reason>,
+    /// The features that were missing, with the values that were assumed: their expectations given the known features. The probability
+    /// takes the uncertainty of these values into account.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub(crate) assumed: Vec<AssumedFeature>,
+    /// 90 % interval of the probability that all features together would give; if a feature was assumed.
+    #[schema(nullable = false)]
+    pub(crate) interval: Option<ScoreInterval>,
+    /// Reasons for caution: values far outside the range of the training rides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub(crate) warnings: Vec<String>,
     /// The weather that was looked up.
     #[schema(nullable = false)]
     pub(crate) weather: Option<Box<LookedUp>>,
+}
+
+/// A missing feature, and what was assumed instead.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct AssumedFeature {
+    /// Name of the feature.
+    pub(crate) feature: String,
+    /// Value in `unit`.
+    pub(crate) value: f64,
+    /// Unit of the dataset.
+    pub(crate) unit: &'static str,
+}
+
+/// An interval of a probability.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub(crate) struct ScoreInterval {
+    /// Lower end.
+    #[schema(minimum = 0, maximum = 1)]
+    pub(crate) low: f64,
+    /// Upper end.
+    #[schema(minimum = 0, maximum = 1)]
+    pub(crate) high: f64,
 }
 
 /// Why the global model scored a ride instead of a breed model.

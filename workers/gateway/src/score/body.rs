@@ -19,11 +19,12 @@ use serde_json::{Value, json};
 use std::fmt;
 use utoipa::ToSchema;
 
-/// A ride to be scored. It needs `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms:
-/// `tmin`, `tmax` and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and
-/// `statustime`, for which the weather is looked up as in the pipeline; where no station has published it, the answer uses a
-/// forecast or a climatology and says so. As in batches, keys may be in any case and numbers may be
-/// strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
+/// A ride to be scored: `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms: `tmin`, `tmax`
+/// and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and `statustime`, for which the
+/// weather is looked up as in the pipeline; where no station has published it, the answer uses a forecast or a climatology and says
+/// so. Any of the features is enough: the others are imputed, unless `impute` is false. A key that resembles a missing feature is an
+/// error. As in batches, keys may be in any case and numbers may be strings; null means absent; other members, such as `name` and
+/// `fieldservice`, are ignored.
 #[derive(Debug, Clone, Default, PartialEq, ToSchema)]
 #[schema(example = json!({"distance": 30, "healthpoints": 330, "magicpoints": 300,
     "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]
@@ -46,9 +47,11 @@ pub(crate) struct RideToScore {
     pub(crate) tmin: Option<f64>,
     /// Highest temperature of the day, tenths of °C, or in `units.temperature`.
     pub(crate) tmax: Option<f64>,
+    /// Mean temperature of the day, tenths of °C, or in `units.temperature`: instead of `tmin`, of `tmax`, or of both.
+    pub(crate) tavg: Option<f64>,
     /// Precipitation of the day, tenths of mm, or in `units.precipitation`.
     pub(crate) prcp: Option<f64>,
-    /// Instead of `tmin` and `tmax`.
+    /// Instead of `tmin`, `tmax` and `tavg`.
     pub(crate) temperature: Option<Temperature>,
     /// Instead of `prcp`.
     pub(crate) precipitation: Option<Precipitation>,
@@ -89,12 +92,13 @@ impl RideToScore {
 }
 
 /// The numbers come first, in this order, then the others.
-const RIDE_KEYS: [&str; 13] = [
+const RIDE_KEYS: [&str; 14] = [
     "distance",
     "healthpoints",
     "magicpoints",
     "tmin",
     "tmax",
+    "tavg",
     "prcp",
     "latitude",
     "longitude",
@@ -104,10 +108,10 @@ const RIDE_KEYS: [&str; 13] = [
     "temperature",
     "precipitation",
 ];
-const STATUSTIME: usize = 8;
-const RIDE_ID: usize = 9;
-const BREED: usize = 10;
-const TEMPERATURE: usize = 11;
+const STATUSTIME: usize = 9;
+const RIDE_ID: usize = 10;
+const BREED: usize = 11;
+const TEMPERATURE: usize = 12;
 
 /// Maximum length of a key that is compared with the members, bytes.
 const NEAR_MISS_BYTES_MAX: usize = 32;
@@ -125,6 +129,7 @@ fn near_miss(key: &str) -> Option<&'static str> {
     let letters: String = key.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     match letters.as_str() {
         "tmin" | "mintemp" | "tempmin" | "mintemperature" | "temperaturemin" | "lowesttemperature" => Some("tmin"),
+        "tavg" | "avgtemp" | "tempavg" | "meantemp" | "averagetemperature" | "meantemperature" => Some("tavg"),
         "tmax" | "maxtemp" | "tempmax" | "maxtemperature" | "temperaturemax" | "highesttemperature" => Some("tmax"),
         "prcp" | "precip" | "rain" | "rainfall" | "precipitationmm" => Some("prcp"),
         _ => None,
@@ -143,8 +148,8 @@ impl RideToScore {
 
     /// Returns the number at this position of [`RIDE_KEYS`].
     fn number_mut(&mut self, position: usize) -> Option<&mut Option<f64>> {
-        let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
-        let numbers = [distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude];
+        let Self { distance, healthpoints, magicpoints, tmin, tmax, tavg, prcp, latitude, longitude, .. } = self;
+        let numbers = [distance, healthpoints, magicpoints, tmin, tmax, tavg, prcp, latitude, longitude];
         numbers.into_iter().nth(position)
     }
 
@@ -158,8 +163,8 @@ impl RideToScore {
 
     /// Returns a number, by its key; `None` for other keys.
     pub(crate) fn number(&self, key: &str) -> Option<f64> {
-        let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
-        let numbers = [distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude];
+        let Self { distance, healthpoints, magicpoints, tmin, tmax, tavg, prcp, latitude, longitude, .. } = self;
+        let numbers = [distance, healthpoints, magicpoints, tmin, tmax, tavg, prcp, latitude, longitude];
         let position = RIDE_KEYS.iter().position(|known| *known == key)?;
         numbers.into_iter().nth(position).copied().flatten()
     }
@@ -189,10 +194,17 @@ impl RideToScore {
         }
     }
 
-    /// Returns whether the ride has what every model needs; if not, a key may be misspelled.
+    /// Returns whether the ride has any weather, in any of its forms.
+    pub(crate) fn has_weather(&self) -> bool {
+        let Self { tmin, tmax, tavg, prcp, temperature, precipitation, .. } = self;
+        [tmin, tmax, tavg, prcp].iter().any(|value| value.is_some()) || temperature.is_some() || precipitation.is_some()
+    }
+
+    /// Returns whether the ride has all features, or a mean temperature instead of two; if not, a key may be misspelled.
     fn is_whole(&self) -> bool {
-        let has_weather = (self.temperature.is_some() || (self.tmin.is_some() && self.tmax.is_some()))
-            && (self.precipitation.is_some() || self.prcp.is_some());
+        let has_temperature =
+            self.temperature.is_some() || self.tavg.is_some() || (self.tmin.is_some() && self.tmax.is_some());
+        let has_weather = has_temperature && (self.precipitation.is_some() || self.prcp.is_some());
         let has_place = self.latitude.is_some() && self.longitude.is_some() && self.statustime.is_some();
         let has_mileage = self.distance.is_some() && self.healthpoints.is_some() && self.magicpoints.is_some();
         has_mileage && (has_weather || has_place)
@@ -226,27 +238,31 @@ impl<'de, const NEAR: bool> Deserialize<'de> for Read<NEAR> {
     }
 }
 
-/// The temperatures of a day.
+/// The temperatures of a day: the lowest, the highest, or their mean; any two determine the third.
 #[derive(Debug, Clone, Copy, Default, PartialEq, ToSchema)]
 pub(crate) struct Temperature {
+    /// Mean of the lowest and the highest.
+    #[schema(value_type = Option<f64>)]
+    pub(crate) value: Option<f64>,
     /// Lowest.
-    #[schema(value_type = f64)]
+    #[schema(value_type = Option<f64>)]
     pub(crate) min: Option<f64>,
     /// Highest.
-    #[schema(value_type = f64)]
+    #[schema(value_type = Option<f64>)]
     pub(crate) max: Option<f64>,
-    /// Unit of both.
+    /// Unit of all.
     #[schema(value_type = TemperatureUnitName)]
     pub(crate) unit: Option<TemperatureUnit>,
 }
 
 impl Members for Temperature {
-    const KEYS: &'static [&'static str] = &["min", "max", "unit"];
+    const KEYS: &'static [&'static str] = &["value", "min", "max", "unit"];
 
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {
         match position {
-            0 => self.min = map.next_value::<Number>()?.0,
-            1 => self.max = map.next_value::<Number>()?.0,
+            0 => self.value = map.next_value::<Number>()?.0,
+            1 => self.min = map.next_value::<Number>()?.0,
+            2 => self.max = map.next_value::<Number>()?.0,
             _ => self.unit = map.next_value()?,
         }
         Ok(())
@@ -376,7 +392,7 @@ pub(crate) enum PrecipitationUnitName {
 #[schema(as = Units)]
 #[allow(dead_code)]
 pub(crate) struct UnitsOfRides {
-    /// Unit of `tmin` and `tmax`; default `celsius_tenths`.
+    /// Unit of `tmin`, `tmax` and `tavg`; default `celsius_tenths`.
     temperature: Option<TemperatureUnitName>,
     /// Unit of `prcp`; default `millimetre_tenths`.
     precipitation: Option<PrecipitationUnitName>,
@@ -402,10 +418,12 @@ pub(crate) enum Body {
 pub(crate) struct RidesToScore {
     /// At least one ride.
     rides: Vec<RideToScore>,
-    /// Units of `tmin`, `tmax` and `prcp`.
+    /// Units of `tmin`, `tmax`, `tavg` and `prcp`.
     units: Option<UnitsOfRides>,
     /// Whether to explain the scores by each feature's contribution. Overrides the parameter of the URL.
     explain: Option<bool>,
+    /// Whether missing features are imputed. Overrides the parameter of the URL.
+    impute: Option<bool>,
     /// Returned with the answer.
     request_id: Option<String>,
 }
@@ -458,24 +476,26 @@ pub(crate) struct RideOrRides {
     pub(crate) rides: Option<Rides>,
     pub(crate) units: Units,
     pub(crate) explain: Option<bool>,
+    pub(crate) impute: Option<bool>,
     pub(crate) request_id: Option<String>,
 }
 
-const ALL_KEYS: [&str; 18] = {
-    let mut keys = [""; 18];
+const ALL_KEYS: [&str; 20] = {
+    let mut keys = [""; 20];
     let mut at = 0;
     while at < RIDE_KEYS.len() {
         keys[at] = RIDE_KEYS[at];
         at += 1;
     }
-    [keys[at], keys[at + 1], keys[at + 2], keys[at + 3], keys[at + 4]] =
-        ["rides", "travel_data", "units", "explain", "request_id"];
+    [keys[at], keys[at + 1], keys[at + 2], keys[at + 3], keys[at + 4], keys[at + 5]] =
+        ["rides", "travel_data", "units", "explain", "impute", "request_id"];
     keys
 };
 const RIDES: usize = RIDE_KEYS.len();
 const TRAVEL_DATA: usize = RIDES + 1;
 const UNITS: usize = RIDES + 2;
 const EXPLAIN: usize = RIDES + 3;
+const IMPUTE: usize = RIDES + 4;
 
 /// [`RideOrRides`], read as [`Read`] reads a ride.
 #[derive(Default)]
@@ -498,6 +518,7 @@ impl<const NEAR: bool> Members for ReadBody<NEAR> {
             },
             UNITS => body.units = map.next_value::<Option<GivenUnits>>()?.unwrap_or_default().0,
             EXPLAIN => body.explain = map.next_value()?,
+            IMPUTE => body.impute = map.next_value()?,
             _ => body.request_id = map.next_value::<Name>()?.0,
         }
         Ok(())

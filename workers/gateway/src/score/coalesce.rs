@@ -8,8 +8,8 @@
 //!
 //! If no message is in progress, a request is sent at once: an idle gateway adds no delay. While a message is in progress, requests
 //! wait until it is answered, until they fill a message, or until the first of them has waited for `gateway.coalesce_wait_us`. All
-//! rides of one request are in one message, so that one model scores them. Rides that name a breed may have to wait for its model:
-//! requests with such rides have a lane of their own.
+//! rides of one request are in one message, so that one model scores them. Requests with other options, and those with rides that name
+//! a breed, have lanes of their own: a message has one set of options, and rides that name a breed may have to wait for its model.
 
 use crate::{
     http::problem::Problem,
@@ -74,22 +74,33 @@ pub(crate) struct Limits {
     pub(crate) wait: Duration,
 }
 
+/// The options that the requests of one message share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SharedOptions {
+    /// Whether the answer contains the contribution of each feature.
+    pub(crate) explain: bool,
+    /// Whether missing features are imputed.
+    pub(crate) impute: bool,
+}
+
 /// Sends each request to its lane.
 pub(crate) struct Coalescer {
-    /// By whether requests want explanations, and whether their rides name a breed.
-    lanes: [[mpsc::Sender<Job>; 2]; 2],
+    /// By `explain`, `impute`, and whether rides name a breed.
+    lanes: [[[mpsc::Sender<Job>; 2]; 2]; 2],
 }
 
 impl Coalescer {
     /// Starts the lanes.
     pub(crate) fn start(link: &Arc<Link>, metrics: &Arc<Metrics>, limits: Limits) -> Self {
-        let lane = |explain| {
+        let lane = |explain, impute| {
             let (jobs, waiting) = mpsc::channel(WAITING_MAX);
-            let lane = Lane { link: Arc::clone(link), metrics: Arc::clone(metrics), explain };
+            let options = SharedOptions { explain, impute };
+            let lane = Lane { link: Arc::clone(link), metrics: Arc::clone(metrics), options };
             tokio::spawn(lane.run(waiting, limits));
             jobs
         };
-        Self { lanes: [false, true].map(|explain| [lane(explain), lane(explain)]) }
+        let both = |explain| [false, true].map(|impute| [lane(explain, impute), lane(explain, impute)]);
+        Self { lanes: [false, true].map(both) }
     }
 
     /// Scores rides, all by one model except those that name a breed; weather in NOAA's units.
@@ -98,7 +109,7 @@ impl Coalescer {
     /// Fails if no scorer can be reached, none answers before `deadline`, or the scorer refuses the request.
     pub(crate) async fn score(
         &self,
-        explain: bool,
+        options: SharedOptions,
         rides: Vec<ScoreRide>,
         deadline: Instant,
     ) -> Result<Scored, ScoreFailure> {
@@ -107,7 +118,8 @@ impl Coalescer {
         let asking = async {
             let names_a_breed = rides.iter().any(|ride| ride.breed.is_some());
             let job = Job { rides, spans: trace::current(), deadline, answer };
-            let lane = &self.lanes[usize::from(explain)][usize::from(names_a_breed)];
+            let SharedOptions { explain, impute } = options;
+            let lane = &self.lanes[usize::from(explain)][usize::from(impute)][usize::from(names_a_breed)];
             lane.send(job).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
         };
@@ -124,7 +136,7 @@ impl Coalescer {
 struct Lane {
     link: Arc<Link>,
     metrics: Arc<Metrics>,
-    explain: bool,
+    options: SharedOptions,
 }
 
 impl Lane {
@@ -202,7 +214,8 @@ impl Lane {
         let client = self.link.requester(queue::SCORER).map_err(ScoreFailure::Unanswered)?;
         let request_id = format!("{:016x}", host::random_range(0..=u64::MAX));
         let rides_sent = rides.len();
-        let request = ScoreRequest { request_id, units: Units::default(), explain: self.explain, rides };
+        let SharedOptions { explain, impute } = self.options;
+        let request = ScoreRequest { request_id, units: Units::default(), explain, impute, rides };
         let answer = client.score(&request, deadline).await;
         let answer = answer.map_err(|error| ScoreFailure::Unanswered(request_failed(&error, "a scorer")))?;
         if let Some(error) = answer.error {

@@ -2,9 +2,11 @@
 //! request.
 
 use super::{
-    answer::{Baseline, FallbackName, LookedUp, Reason, RideError, RideScore, ScoredBy, Why},
+    answer::{
+        AssumedFeature, Baseline, FallbackName, LookedUp, Reason, RideError, RideScore, ScoreInterval, ScoredBy, Why,
+    },
     body::{Precipitation, RideToScore, Temperature},
-    coalesce::{ScoreFailure, Scored},
+    coalesce::{ScoreFailure, Scored, SharedOptions},
 };
 use crate::{
     app::App,
@@ -14,8 +16,8 @@ use crate::{
 use common::{
     features::{FEATURES, Feature},
     message::{
-        self, Contribution, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units, WEATHER_PLACES_MAX,
-        WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+        self, Assumed, Contribution, ProbabilityInterval, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
+        WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
     },
     model::logistic,
     ride::TIME_FORMS,
@@ -32,13 +34,15 @@ const NAME_BYTES_MAX: usize = 128;
 
 /// The members by which the weather is looked up.
 const PLACE: [&str; 3] = ["latitude", "longitude", "statustime"];
+/// Those that only a place has: many records have a time.
+const COORDINATES: [&str; 2] = ["latitude", "longitude"];
 
 /// Options of a score request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ScoreOptions {
-    /// Whether the answer contains the contribution of each feature.
-    pub(crate) explain: bool,
-    /// Units of `tmin`, `tmax` and `prcp`.
+    /// The options for the scorer.
+    pub(crate) shared: SharedOptions,
+    /// Units of `tmin`, `tmax`, `tavg` and `prcp`.
     pub(crate) units: Units,
 }
 
@@ -84,7 +88,7 @@ impl Fault {
             let is_weather = Feature::named(field).is_some_and(|feature| feature.weather);
             let near = ride.near_miss(&[field]).or_else(|| ride.near_miss(if is_weather { &PLACE } else { &[] }));
             if let Some(near) = near {
-                let unit = Feature::named(near.field).map_or("", |known| known.unit);
+                let unit = unit_of(near.field);
                 let unit = if unit.is_empty() { String::new() } else { format!(" (unit: {unit})") };
                 self.message = format!("{field} is missing; did you mean `{}`? Name it {}{unit}", near.key, near.field);
             }
@@ -153,14 +157,13 @@ pub(crate) async fn score_all(
     deadline: Instant,
 ) -> Result<RideOutcomes, Problem> {
     check_count(app, rides.len())?;
-    let mut prepared: Vec<Result<PreparedRide, Fault>> =
-        rides.iter().map(|ride| prepare(ride, options.units)).collect();
+    let mut prepared: Vec<Result<PreparedRide, Fault>> = rides.iter().map(|ride| prepare(ride, options)).collect();
     look_up_weather(app, &mut prepared, deadline).await?;
     let features: Vec<ScoreRide> =
         prepared.iter().filter_map(|ride| Some(ride.as_ref().ok()?.features.clone())).collect();
     let scored = match features.is_empty() {
         true => None,
-        false => Some(app.coalescer.score(options.explain, features, deadline).await.map_err(refused)?),
+        false => Some(app.coalescer.score(options.shared, features, deadline).await.map_err(refused)?),
     };
     let (by, mut scores) = match scored {
         Some(Scored { model, model_id, threshold, baseline_log_odds, scores }) => {
@@ -173,12 +176,7 @@ pub(crate) async fn score_all(
     for (ride, prepared) in rides.into_iter().zip(prepared) {
         let outcome = match prepared {
             Ok(PreparedRide { weather, .. }) => match scores.next().map(|score| score.outcome) {
-                Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback }) => {
-                    let contributions = explanation.into_iter().map(reason).collect();
-                    let (by, fallback) = (by.map(scored_by), fallback.map(FallbackName::from));
-                    Ok(RideScore { ride_id: None, probability, service, by, fallback, contributions, weather })
-                }
-                Some(ScoreOutcome::Failed { error }) => Err(fault_of(&ride, error)),
+                Some(outcome) => ride_score(&ride, outcome, weather),
                 None => return Err(Problem::internal("fewer scores than rides")),
             },
             Err(fault) => Err(fault),
@@ -192,6 +190,28 @@ pub(crate) async fn score_all(
         });
     }
     Ok(RideOutcomes { by, rides: outcomes })
+}
+
+/// Turns the scorer's outcome for a ride into the score, or into a fault with the field and value of the request.
+fn ride_score(ride: &RideToScore, outcome: ScoreOutcome, weather: Option<Box<LookedUp>>) -> Result<RideScore, Fault> {
+    match outcome {
+        ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings } => {
+            check_spelling(ride, &assumed)?;
+            Ok(RideScore {
+                ride_id: None,
+                probability,
+                service,
+                by: by.map(scored_by),
+                fallback: fallback.map(FallbackName::from),
+                contributions: explanation.into_iter().map(reason).collect(),
+                assumed: assumed.into_iter().map(assumed_feature).collect(),
+                interval: interval.map(|ProbabilityInterval { low, high }| ScoreInterval { low, high }),
+                warnings,
+                weather,
+            })
+        }
+        ScoreOutcome::Failed { error } => Err(fault_of(ride, error)),
+    }
 }
 
 /// Checks the number of rides of a request.
@@ -214,7 +234,7 @@ struct PreparedRide {
     weather: Option<Box<LookedUp>>,
 }
 
-fn prepare(ride: &RideToScore, units: Units) -> Result<PreparedRide, Fault> {
+fn prepare(ride: &RideToScore, options: ScoreOptions) -> Result<PreparedRide, Fault> {
     for (code, field, name) in
         [("ride_id_too_long", "ride_id", &ride.ride_id), ("breed_too_long", "breed", &ride.breed)]
     {
@@ -224,29 +244,38 @@ fn prepare(ride: &RideToScore, units: Units) -> Result<PreparedRide, Fault> {
             return Err(Fault::at(code, field, json!(excerpt), &expected));
         }
     }
-    let (tmin, tmax, prcp) = weather_of(ride, units)?;
-    let has_weather = tmin.is_some() || tmax.is_some() || prcp.is_some();
-    let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
-    let place = if has_place && !has_weather { Some(place(ride)?) } else { None };
     let mut features = ScoreRide {
         ride_id: ride.ride_id.clone(),
         breed: ride.breed.clone().filter(|breed| !breed.trim().is_empty()),
-        tmin,
-        tmax,
-        prcp,
-        ..ScoreRide::default()
+        ..weather_of(ride, options.units)?
     };
+    let ScoreRide { tmin, tmax, tavg, prcp, .. } = features;
+    let has_weather = [tmin, tmax, tavg, prcp].iter().any(Option::is_some);
+    let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
+    let place = if has_place && !has_weather { Some(place(ride)?) } else { None };
     for feature in FEATURES.iter().filter(|feature| !feature.weather) {
         (feature.set)(&mut features, ride.number(feature.name));
     }
     Ok(PreparedRide { features, place, weather: None })
 }
 
-/// Lowest and highest temperature and precipitation of the day, in NOAA's tenths.
-type DayWeather = (Option<f64>, Option<f64>, Option<f64>);
+/// Checks that no key of the ride resembles an assumed feature, or the place if there is no weather: a misspelled value must not be
+/// replaced by an assumption.
+fn check_spelling(ride: &RideToScore, assumed: &[Assumed]) -> Result<(), Fault> {
+    let is_near = |fields: &[&str]| ride.near_miss(fields).is_some();
+    let of_assumed = assumed.iter().filter_map(|assumed| Feature::named(&assumed.feature)).find_map(|feature| {
+        let is_place = feature.weather && !ride.has_weather() && is_near(&COORDINATES);
+        let is_mean = matches!(feature.name, "tmin" | "tmax") && is_near(&["tavg"]);
+        if is_near(&[feature.name]) || is_place { Some(feature.name) } else { is_mean.then_some("tavg") }
+    });
+    match of_assumed {
+        Some(field) => Err(Fault::new("missing_feature", format!("{field} is missing"), Some(field), None)),
+        None => Ok(()),
+    }
+}
 
-/// Returns the weather that a ride has in the request, in any of its forms.
-fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
+/// Returns the weather that a ride has in the request, in any of its forms, in NOAA's tenths.
+fn weather_of(ride: &RideToScore, units: Units) -> Result<ScoreRide, Fault> {
     let both = |field: &'static str, other: &str| {
         let message = format!("{field} is given twice: expected either {field} or {other}");
         Fault::new("ambiguous_weather", message, Some(field), None)
@@ -255,15 +284,18 @@ fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
         Fault::new("missing_field", format!("{field} is missing: expected {expected}"), Some(field), None)
     };
     let celsius_tenths = |value| units.temperature.to_celsius_tenths(value);
-    let (mut tmin, mut tmax) = (ride.tmin.map(celsius_tenths), ride.tmax.map(celsius_tenths));
+    let [mut tmin, mut tmax, mut tavg] = [ride.tmin, ride.tmax, ride.tavg].map(|given| given.map(celsius_tenths));
     let mut prcp = ride.prcp.map(|value| units.precipitation.to_millimetre_tenths(value));
-    if let Some(Temperature { min, max, unit }) = ride.temperature {
-        if tmin.is_some() || tmax.is_some() {
-            return Err(both("temperature", "tmin and tmax"));
+    if let Some(Temperature { value, min, max, unit }) = ride.temperature {
+        if tmin.is_some() || tmax.is_some() || tavg.is_some() {
+            return Err(both("temperature", "tmin, tmax and tavg"));
+        }
+        if value.is_some() && min.is_some() && max.is_some() {
+            return Err(both("temperature.value", "temperature.min and temperature.max"));
         }
         let expected = "celsius, fahrenheit or celsius_tenths";
         let unit = unit.ok_or_else(|| without_unit("temperature.unit", expected))?;
-        (tmin, tmax) = (min.map(|min| unit.to_celsius_tenths(min)), max.map(|max| unit.to_celsius_tenths(max)));
+        [tmin, tmax, tavg] = [min, max, value].map(|given| given.map(|given| unit.to_celsius_tenths(given)));
     }
     if let Some(Precipitation { amount, unit }) = ride.precipitation {
         if prcp.is_some() {
@@ -275,11 +307,13 @@ fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
     }
     // The scorer checks the weather, because it knows which features its model uses; but JSON cannot represent infinity.
     let infinite = |value: Option<f64>| value.filter(|value| !value.is_finite());
-    weather::check(infinite(tmin), infinite(tmax), infinite(prcp)).map_err(|why| {
-        let (field, value) = as_given(ride, why.feature());
+    let fault = |feature: &str, why: weather::Impossible| {
+        let (field, value) = as_given(ride, feature);
         Fault::at("impossible_feature", field, json!(value), why.expected())
-    })?;
-    Ok((tmin, tmax, prcp))
+    };
+    weather::check(infinite(tmin), infinite(tmax), infinite(prcp)).map_err(|why| fault(why.feature(), why))?;
+    weather::check(infinite(tavg), None, None).map_err(|why| fault("tavg", why))?;
+    Ok(ScoreRide { tmin, tmax, tavg, prcp, ..ScoreRide::default() })
 }
 
 /// Returns a feature as the request writes it: its path and its value.
@@ -287,6 +321,8 @@ fn as_given(ride: &RideToScore, feature: &str) -> (&'static str, Option<f64>) {
     match (feature, ride.temperature, ride.precipitation) {
         ("tmin", Some(temperature), _) => ("temperature.min", temperature.min),
         ("tmax", Some(temperature), _) => ("temperature.max", temperature.max),
+        ("tavg", Some(temperature), _) => ("temperature.value", temperature.value),
+        ("tavg", None, _) => ("tavg", ride.tavg),
         ("prcp", _, Some(precipitation)) => ("precipitation.amount", precipitation.amount),
         _ => Feature::named(feature).map_or(("", None), |feature| (feature.name, ride.number(feature.name))),
     }
@@ -367,8 +403,18 @@ fn scored_by(by: message::ScoredBy) -> ScoredBy {
 
 fn reason(contribution: Contribution) -> Reason {
     let Contribution { feature, value, log_odds, outside_training } = contribution;
-    let unit = Feature::named(&feature).map_or("", |known| known.unit);
+    let unit = unit_of(&feature);
     Reason { feature, value, unit, log_odds, outside_training }
+}
+
+fn assumed_feature(Assumed { feature, value }: Assumed) -> AssumedFeature {
+    let unit = unit_of(&feature);
+    AssumedFeature { feature, value, unit }
+}
+
+/// Returns the unit of a feature in the dataset.
+fn unit_of(feature: &str) -> &'static str {
+    Feature::named(feature).map_or("", |known| known.unit)
 }
 
 /// Turns the scorer's error of one ride into a fault with the field and value of the request.

@@ -1,6 +1,10 @@
 //! Rides and scores as tensors of the Open Inference Protocol (KServe V2): in JSON, or in binary after the JSON.
 
-use super::{body::RideToScore, members};
+use super::{
+    answer::{RideScore, ScoreInterval},
+    body::RideToScore,
+    members,
+};
 use crate::http::problem::Problem;
 use common::features::{FEATURES, Feature};
 use serde::{
@@ -8,20 +12,43 @@ use serde::{
     de::{DeserializeSeed, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value, json};
-use std::fmt;
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 use utoipa::ToSchema;
 
-/// Outputs of the model: name and datatype.
-pub(crate) const OUTPUTS: [(&str, &str); 2] = [("probability", "FP64"), ("service", "BOOL")];
+/// Outputs of the model: name, datatype, and values.
+pub(crate) const OUTPUTS: [(&str, &str, Column); 4] = [
+    ("probability", "FP64", |scores| Values::Numbers(scores.iter().map(|score| score.probability).collect())),
+    ("service", "BOOL", |scores| Values::Flags(scores.iter().map(|score| score.service).collect())),
+    ("probability_low", "FP64", |scores| interval(scores, |interval| interval.low)),
+    ("probability_high", "FP64", |scores| interval(scores, |interval| interval.high)),
+];
+/// Number of the outputs that every answer has by default.
+const ALWAYS: usize = 2;
+/// Maximum number of warnings in an answer.
+const WARNINGS_MAX: usize = 10;
+
+/// Returns the values of an output, one per score.
+type Column = fn(&[RideScore]) -> Values;
+
+/// The values of an output.
+pub(crate) enum Values {
+    Numbers(Vec<f64>),
+    Flags(Vec<bool>),
+}
+
+/// Returns one end of the intervals. A complete ride has no interval: both ends are its probability.
+fn interval(scores: &[RideScore], end: fn(&ScoreInterval) -> f64) -> Values {
+    Values::Numbers(scores.iter().map(|score| score.interval.as_ref().map_or(score.probability, end)).collect())
+}
 
 /// Rides as tensors: one tensor per feature, each of shape `[n]` or `[n, 1]`; or one tensor named `features` of shape `[n, 6]`, its
-/// columns in the order of the model's inputs.
+/// columns in the order of the model's inputs. Any of the features is enough: the others are imputed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"inputs": [{"name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30, 330, 300, 97, 176, 48]}]}))]
 pub(crate) struct InferenceRequest {
     /// Returned with the answer.
     pub(crate) id: Option<String>,
-    /// Ignored, except `binary_data_output`.
+    /// Ignored, except `binary_data_output` and `impute`: false makes a missing feature an error.
     #[serde(default, deserialize_with = "null_is_default")]
     #[schema(required = false, nullable)]
     pub(crate) parameters: Map<String, Value>,
@@ -141,13 +168,20 @@ pub(crate) struct InferenceResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) id: Option<String>,
+    /// `assumed`: names of the features that were missing. `warnings`: values far outside the range of the training rides, in words.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(required = false)]
+    pub(crate) parameters: Map<String, Value>,
+    /// The requested outputs; by default `probability` and `service`, and, if features were missing, the ends of the 90 % interval of
+    /// the probability, `probability_low` and `probability_high`, and the assumed values, `assumed_<feature>`.
     pub(crate) outputs: Vec<OutputTensor>,
 }
 
 /// One output for all rides.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OutputTensor {
-    pub(crate) name: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) name: Cow<'static, str>,
     pub(crate) shape: [usize; 1],
     pub(crate) datatype: &'static str,
     /// With `binary_data_size` if the data follows the JSON.
@@ -160,23 +194,102 @@ pub(crate) struct OutputTensor {
     pub(crate) data: Option<Vec<Value>>,
 }
 
-/// Returns name and datatype of each requested output, and whether its data follows the JSON.
-pub(crate) fn requested_outputs(
-    request: &InferenceRequest,
-) -> Result<Vec<(&'static str, &'static str, bool)>, Problem> {
-    let flag = |parameters: &Map<String, Value>, name: &str| parameters.get(name).and_then(Value::as_bool);
+fn flag(parameters: &Map<String, Value>, name: &str) -> Option<bool> {
+    parameters.get(name).and_then(Value::as_bool)
+}
+
+/// The outputs that a request asks for.
+pub(crate) struct RequestedOutputs {
+    /// Each with whether its data follows the JSON.
+    outputs: Vec<(&'static (&'static str, &'static str, Column), bool)>,
+    /// Whether the request names no outputs.
+    is_default: bool,
+    /// Whether data follows the JSON by default.
+    all_binary: bool,
+}
+
+/// Returns whether missing features are imputed.
+pub(crate) fn imputes(request: &InferenceRequest) -> bool {
+    flag(&request.parameters, "impute").unwrap_or(true)
+}
+
+/// Returns the requested outputs.
+///
+/// # Errors
+/// Fails on an unknown name.
+pub(crate) fn requested_outputs(request: &InferenceRequest) -> Result<RequestedOutputs, Problem> {
     let all_binary = flag(&request.parameters, "binary_data_output").unwrap_or(false);
     if request.outputs.is_empty() {
-        return Ok(OUTPUTS.iter().map(|(name, datatype)| (*name, *datatype, all_binary)).collect());
+        let outputs = OUTPUTS[..ALWAYS].iter().map(|known| (known, all_binary)).collect();
+        return Ok(RequestedOutputs { outputs, is_default: true, all_binary });
     }
     let each = request.outputs.iter().enumerate().map(|(index, output)| {
-        let known = OUTPUTS.iter().find(|(name, _)| *name == output.name).ok_or_else(|| {
+        let known = OUTPUTS.iter().find(|(name, ..)| *name == output.name).ok_or_else(|| {
             let field = format!("outputs[{index}].name");
-            Problem::invalid("unknown-output", field, Some(json!(output.name)), "probability or service")
+            let expected = "probability, service, probability_low or probability_high";
+            Problem::invalid("unknown-output", field, Some(json!(output.name)), expected)
         })?;
-        Ok((known.0, known.1, flag(&output.parameters, "binary_data").unwrap_or(all_binary)))
+        Ok((known, flag(&output.parameters, "binary_data").unwrap_or(all_binary)))
     });
-    each.collect()
+    Ok(RequestedOutputs { outputs: each.collect::<Result<_, Problem>>()?, is_default: false, all_binary })
+}
+
+/// Returns the outputs for these scores, and the data that follows the JSON.
+pub(crate) fn outputs(requested: &RequestedOutputs, scores: &[RideScore]) -> (Vec<OutputTensor>, Vec<u8>) {
+    let mut binary_data = Vec::new();
+    let mut tensor = |name: Cow<'static, str>, datatype, binary, values| {
+        let mut tensor = OutputTensor { name, shape: [scores.len()], datatype, parameters: Map::new(), data: None };
+        let before = binary_data.len();
+        match (values, binary) {
+            (Values::Numbers(numbers), true) => {
+                numbers.iter().for_each(|number| binary_data.extend_from_slice(&number.to_le_bytes()));
+            }
+            (Values::Flags(flags), true) => binary_data.extend(flags.iter().map(|flag| u8::from(*flag))),
+            (Values::Numbers(numbers), false) => tensor.data = Some(numbers.into_iter().map(Value::from).collect()),
+            (Values::Flags(flags), false) => tensor.data = Some(flags.into_iter().map(Value::from).collect()),
+        }
+        if binary {
+            tensor.parameters.insert("binary_data_size".to_owned(), json!(binary_data.len() - before));
+        }
+        tensor
+    };
+    let named = requested.outputs.iter().map(|((name, datatype, column), binary)| (*name, *datatype, column, *binary));
+    let mut outputs: Vec<OutputTensor> =
+        named.map(|(name, datatype, column, binary)| tensor(name.into(), datatype, binary, column(scores))).collect();
+    // All rides lack the same features: those without a tensor.
+    let assumed = scores.first().map_or(&[][..], |score| &score.assumed);
+    if requested.is_default && !assumed.is_empty() {
+        for (name, datatype, column) in &OUTPUTS[ALWAYS..] {
+            outputs.push(tensor((*name).into(), datatype, requested.all_binary, column(scores)));
+        }
+        for (position, feature) in assumed.iter().enumerate() {
+            let name = format!("assumed_{}", feature.feature);
+            let value = |score: &RideScore| score.assumed.get(position).map_or(feature.value, |assumed| assumed.value);
+            let values = Values::Numbers(scores.iter().map(value).collect());
+            outputs.push(tensor(name.into(), "FP64", requested.all_binary, values));
+        }
+    }
+    (outputs, binary_data)
+}
+
+/// Returns what an answer says beside its outputs.
+pub(crate) fn answer_parameters(scores: &[RideScore]) -> Map<String, Value> {
+    let mut parameters = Map::new();
+    let assumed = scores.iter().flat_map(|score| score.assumed.iter().map(|assumed| &*assumed.feature));
+    let assumed: BTreeSet<&str> = assumed.collect();
+    if !assumed.is_empty() {
+        let in_order = FEATURES.iter().map(|feature| feature.name).filter(|name| assumed.contains(name));
+        parameters.insert("assumed".to_owned(), json!(in_order.collect::<Vec<_>>().join(", ")));
+    }
+    let warnings = scores
+        .iter()
+        .enumerate()
+        .flat_map(|(row, score)| score.warnings.iter().map(move |warning| format!("ride {row}: {warning}")));
+    let warnings: Vec<String> = warnings.take(WARNINGS_MAX).collect();
+    if !warnings.is_empty() {
+        parameters.insert("warnings".to_owned(), json!(warnings.join("; ")));
+    }
+    parameters
 }
 
 /// Reads the rides from the tensors. `binary` is the data that follows the JSON.

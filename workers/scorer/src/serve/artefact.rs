@@ -2,6 +2,7 @@
 
 use common::{
     features::{FEATURES, Feature},
+    imputation::{Distribution, UnusableCovariance},
     model::{Model, logistic},
     schema::Described,
     served::PROBABILITY_BINS,
@@ -24,6 +25,9 @@ pub enum Unusable {
     /// A non-finite number, or a threshold outside 0 to 1.
     #[error("{0} is not a usable number")]
     Number(String),
+    /// See [`UnusableCovariance`].
+    #[error(transparent)]
+    Covariance(#[from] UnusableCovariance),
 }
 
 /// The part of an artefact that serving needs: without its curves and training data.
@@ -45,6 +49,8 @@ pub struct Servable {
     pub weights: Box<[Weight]>,
     /// Number of bins in which its probabilities are counted.
     pub parts: usize,
+    /// Distribution of the features over the training rides, for missing ones.
+    pub distribution: Box<Distribution>,
 }
 
 /// The coefficient of a feature, and the distribution of its training values.
@@ -56,6 +62,8 @@ pub struct Weight {
     pub per_unit: f64,
     /// Mean over the training rides.
     pub mean: f64,
+    /// Standard deviation over the training rides.
+    pub std_dev: f64,
     /// Smallest training value.
     pub min: f64,
     /// Largest training value.
@@ -72,10 +80,15 @@ impl Weight {
 }
 
 impl Servable {
-    /// Returns the probability of service, given the features that the model uses in the order of its weights. Equals
-    /// [`Model::probability`] to the last bit.
+    /// Returns the log-odds of service, given the features that the model uses in the order of its weights.
+    pub fn log_odds(&self, features: &[f64]) -> f64 {
+        self.intercept + self.weights.iter().zip(features).map(|(w, x)| w.per_unit * x).sum::<f64>()
+    }
+
+    /// Returns the probability of service, given the features as for [`Self::log_odds`]. Equals [`Model::probability`] to the last
+    /// bit.
     pub fn probability(&self, features: &[f64]) -> f64 {
-        logistic(self.intercept + self.weights.iter().zip(features).map(|(w, x)| w.per_unit * x).sum::<f64>())
+        logistic(self.log_odds(features))
     }
 }
 
@@ -104,10 +117,12 @@ pub fn servable(model: &Model) -> Result<Servable, Unusable> {
         place,
         per_unit: c.per_unit,
         mean: c.mean,
+        std_dev: c.std_dev,
         min: c.min,
         max: c.max,
         edges: c.histogram.as_ref().map(|histogram| histogram.edges.as_slice().into()),
     };
+    let distribution = Box::new(Distribution::of(model, &used)?);
     let parts = if model.predicted.is_empty() { PROBABILITY_BINS } else { model.predicted.len() };
     Ok(Servable {
         model: model.model.clone(),
@@ -118,6 +133,7 @@ pub fn servable(model: &Model) -> Result<Servable, Unusable> {
         intercept_standardised: model.intercept_standardised,
         weights: used.into_iter().zip(&model.coefficients).map(weight).collect(),
         parts,
+        distribution,
     })
 }
 
@@ -168,6 +184,7 @@ pub(crate) mod tests {
             intercept_standard_error: None,
             intercept_standardised: -19.2,
             coefficients: FEATURES.iter().zip([0.75, 0.0, -0.011, -0.004, -0.003, 0.007]).map(coefficient).collect(),
+            covariance: None,
             threshold: 0.5,
             gradient_norm: 0.0,
             selection: None,
@@ -229,6 +246,10 @@ pub(crate) mod tests {
         assert!(broken(|m| m.coefficients[3].unit = "°C".into()).contains("tmin [°C]"));
         assert_eq!(broken(|m| m.coefficients[5].per_unit = f64::NAN), "the coefficient of prcp is not a usable number");
         assert_eq!(broken(|m| m.intercept = f64::INFINITY), "intercept is not a usable number");
+        let covariance = "the covariance is not a finite matrix with a row and a column for each coefficient";
+        assert_eq!(broken(|m| m.covariance = Some(vec![vec![1.0; 6]; 5])), covariance);
+        assert_eq!(broken(|m| m.covariance = Some(vec![vec![1.0; 5]; 6])), covariance);
+        assert_eq!(broken(|m| m.covariance = Some(vec![vec![f64::NAN; 6]; 6])), covariance);
         assert_eq!(broken(|m| m.threshold = 1.5), "threshold is not a usable number");
     }
 

@@ -9,7 +9,7 @@
 //! written yet.
 
 use crate::{
-    score::{Evaluation, score_ride},
+    score::{Evaluation, Reading, score_ride},
     serve::{
         artefact::Servable,
         models::{Choice, Models},
@@ -280,7 +280,7 @@ fn by_global<'a>(
     }
     let rides = request.rides.iter().zip(evaluations).enumerate();
     let by_global = rides.map(|(index, (ride, evaluation))| match models.choice(index) {
-        Choice::Breed(_) if evaluation.is_some() => score_ride(&models.global.model, ride, request.units).ok(),
+        Choice::Breed(_) if evaluation.is_some() => score_ride(&models.global.model, ride, Reading::of(request)).ok(),
         _ => *evaluation,
     });
     Cow::Owned(by_global.collect())
@@ -290,15 +290,18 @@ fn by_global<'a>(
 fn note_answer(tally: &mut Tally, model: &Servable, evaluation: &Evaluation) {
     tally.rides += 1;
     tally.service += u64::from(evaluation.probability >= model.threshold);
+    tally.imputed += u64::from(evaluation.imputed.is_some());
 }
 
-/// Counts a ride's features and probability in the bins of `model`.
+/// Counts a ride's known features and its probability in the bins of `model`.
 fn note_ride(tally: &mut Tally, model: &Servable, evaluation: &Evaluation) {
     tally.probabilities[bin_of(evaluation.probability, 0.0, 1.0, model.parts)] += 1;
-    let values = model.weights.iter().zip(evaluation.features);
-    let counted = values.filter_map(|(weight, value)| Some((weight.edges.as_ref()?, value)));
-    for ((edges, value), feature) in counted.zip(&mut tally.features) {
-        feature.rides[edges.partition_point(|edge| *edge <= value)] += 1;
+    let values = model.weights.iter().zip(evaluation.features).enumerate();
+    let counted = values.filter_map(|(place, (weight, value))| Some((place, weight.edges.as_ref()?, value)));
+    for ((place, edges, value), feature) in counted.zip(&mut tally.features) {
+        if !evaluation.is_assumed(place) {
+            feature.rides[edges.partition_point(|edge| *edge <= value)] += 1;
+        }
     }
 }
 
@@ -312,7 +315,7 @@ fn shadow(
     let mut shadow = Shadow::new(&challenger.model_id);
     for (index, (ride, evaluation)) in request.rides.iter().zip(evaluations).enumerate() {
         let Some(evaluation) = evaluation else { continue };
-        match score_ride(challenger, ride, request.units) {
+        match score_ride(challenger, ride, Reading::of(request)) {
             Ok(Evaluation { probability, .. }) => {
                 let service = evaluation.probability >= models.model(models.choice(index)).threshold;
                 shadow.count(probability - evaluation.probability, (probability >= challenger.threshold) != service);

@@ -196,6 +196,8 @@ async fn rides_scored_by_breed_models_are_counted_for_the_global_model_too() {
     request.rides.iter_mut().for_each(|ride| ride.breed = Some("qilin".to_owned()));
     let dry = ScoreRide { breed: Some("nix".to_owned()), tmin: None, ..request.rides[0].clone() };
     request.rides.push(dry);
+    // Only the model of its breed can score that ride: no feature is assumed.
+    request.impute = false;
     let response = ask_for(&scorer, request, None).await.unwrap();
     assert!(response.scores.iter().all(|score| matches!(&score.outcome, ScoreOutcome::Scored { by: Some(_), .. })));
     scorer.ended().await;
@@ -348,4 +350,19 @@ async fn a_model_without_histograms_is_counted_as_far_as_possible() {
         counts.features.iter().map(|feature| (feature.feature.as_str(), feature.rides.as_slice())).collect();
     assert_eq!(features, [("tmin", &[0u64, 4][..])]);
     assert_eq!((counts.probabilities.len(), counts.probabilities[10]), (20, 4));
+}
+
+/// A ride with assumed features is counted as such; only its known values are in the histograms.
+#[tokio::test(start_paused = true)]
+async fn assumed_values_are_in_no_histogram() {
+    let (store, scorer) = with_champion(Settings::default()).await;
+    let mut request = request(2);
+    (request.rides[0].distance, request.rides[0].prcp) = (None, Some(50.0));
+    ask_for(&scorer, request, None).await.unwrap();
+    scorer.ended().await;
+    let counts = tally(&store, "0").await;
+    assert_eq!((counts.rides, counts.imputed), (2, 1));
+    let rides = |name: &str| counts.features.iter().find(|tally| tally.feature == name).unwrap().rides.clone();
+    assert_eq!((rides("distance"), rides("prcp")), (vec![1, 0, 0], vec![1, 1, 0]));
+    assert_eq!(counts.probabilities.iter().sum::<u64>(), 2);
 }

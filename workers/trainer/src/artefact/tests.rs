@@ -188,3 +188,36 @@ fn a_cancelled_training_gives_no_model() {
     let ended = build(&plan(TrainingSettings::default()), &loaded, &cancel);
     assert_eq!(ended.unwrap_err(), Refusal::Fit(FitError::Cancelled));
 }
+
+/// The covariance is that of the training rides, symmetric, with the squares of the standard deviations on its diagonal and 0 for a
+/// constant feature. The number of threads changes no bit.
+#[test]
+fn the_covariance_is_that_of_the_training_rides() {
+    let mut loaded = drawn(40_000, WEIGHTS, 0.0, 11);
+    for row in &mut loaded.train.features {
+        (row[4], row[5]) = (row[3] + 0.5 * row[4], 3.0);
+    }
+    let settings = || TrainingSettings { alphas: vec![1.0], ..TrainingSettings::default() };
+    let model = built(&loaded, settings());
+    let covariance = model.covariance.clone().unwrap();
+    let rows = &loaded.train.features;
+    let n = rows.len() as f64;
+    let mean: Features = std::array::from_fn(|j| rows.iter().map(|row| row[j]).sum::<f64>() / n);
+    for j in 0..FEATURE_COUNT {
+        assert!((covariance[j][j] - model.coefficients[j].std_dev.powi(2)).abs() < 1e-12, "{j}: {covariance:?}");
+        for k in 0..FEATURE_COUNT {
+            assert_eq!(covariance[j][k].to_bits(), covariance[k][j].to_bits());
+            let plain = rows.iter().map(|row| (row[j] - mean[j]) * (row[k] - mean[k])).sum::<f64>() / n;
+            let expected = if j == 5 || k == 5 { 0.0 } else { plain };
+            assert!((covariance[j][k] - expected).abs() < 1e-10, "{j} {k}: {} {expected}", covariance[j][k]);
+        }
+    }
+    assert!(covariance[3][4] > 0.5, "{covariance:?}");
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(pool.install(|| built(&loaded, settings())).covariance.as_ref(), Some(&covariance));
+    }
+    let of_weather = built(&loaded, TrainingSettings { features: FeatureSet::Weather, ..settings() });
+    let expected: Vec<Vec<f64>> = covariance[3..].iter().map(|row| row[3..].to_vec()).collect();
+    assert_eq!(of_weather.covariance, Some(expected));
+}

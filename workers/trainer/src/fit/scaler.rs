@@ -80,6 +80,34 @@ impl Scaler {
         Ok(scaler)
     }
 
+    /// Returns the covariance of the features of these rides (denominator n), symmetric to the last bit; 0 in the rows and columns of
+    /// constant features. The rides are those that the scaler was computed of.
+    pub fn covariance(&self, rides: &Rides) -> [Features; FEATURE_COUNT] {
+        let n = rides.len() as f64;
+        let blocks = over_blocks(rides, |features, _| {
+            let mut products = [[0.0; FEATURE_COUNT]; FEATURE_COUNT];
+            for row in features {
+                let off: Features = std::array::from_fn(|j| row[j] - self.mean[j]);
+                for j in 0..FEATURE_COUNT {
+                    for k in 0..=j {
+                        products[j][k] += off[j] * off[k];
+                    }
+                }
+            }
+            products
+        });
+        let mut covariance = [[0.0; FEATURE_COUNT]; FEATURE_COUNT];
+        for products in blocks {
+            for j in (0..FEATURE_COUNT).filter(|j| !self.is_constant(*j)) {
+                for k in (0..=j).filter(|k| !self.is_constant(*k)) {
+                    covariance[j][k] += products[j][k] / n;
+                    covariance[k][j] = covariance[j][k];
+                }
+            }
+        }
+        covariance
+    }
+
     /// Returns whether a feature has only one value.
     pub fn is_constant(&self, feature: usize) -> bool {
         self.std_dev[feature] == 0.0

@@ -225,6 +225,7 @@ impl Training<'_> {
             intercept_standard_error: None,
             intercept_standardised: pooled.intercept + shift,
             coefficients: artefact::coefficients(&pooled, &scaler, self.used, &histograms, false),
+            covariance: Some(artefact::covariance(&rides, &scaler, self.used)),
             gradient_norm: pooled.gradient_norm,
             selection: None,
             evidence: None,

@@ -400,6 +400,7 @@ fn model() -> BoxedStrategy<Model> {
                 intercept_standard_error: None,
                 intercept_standardised: intercept,
                 coefficients,
+                covariance: None,
                 threshold,
                 gradient_norm,
                 selection,

@@ -43,7 +43,7 @@ fn null_and_blank_mean_absent_everywhere() {
         assert_eq!(one(body), RideToScore::default(), "{body}");
     }
     let ride = one(r#"{"temperature": {"MIN": "9.7", "max": null, "Unit": "celsius"}}"#);
-    let expected = Temperature { min: Some(9.7), max: None, unit: Some(TemperatureUnit::Celsius) };
+    let expected = Temperature { value: None, min: Some(9.7), max: None, unit: Some(TemperatureUnit::Celsius) };
     assert_eq!(ride.temperature, Some(expected));
 }
 
@@ -55,14 +55,14 @@ fn a_byte_order_mark_is_ignored() {
 
 #[test]
 fn options_are_read_beside_the_rides() {
-    let body = r#"{"Request_Id": "q", "rides": [{"distance": 1}, {"Distance": "2"}], "explain": false,
+    let body = r#"{"Request_Id": "q", "rides": [{"distance": 1}, {"Distance": "2"}], "explain": false, "impute": false,
         "units": {"temperature": null, "Precipitation": "inch"}}"#;
-    let RideOrRides { ride, rides, units, explain, request_id } = read(body.as_bytes()).unwrap();
+    let RideOrRides { ride, rides, units, explain, impute, request_id } = read(body.as_bytes()).unwrap();
     assert!(ride.is_empty());
     let distances: Vec<_> = rides.unwrap().kept.iter().map(|ride| ride.distance).collect();
     assert_eq!(distances, [Some(1.0), Some(2.0)]);
     assert_eq!(units, Units { precipitation: PrecipitationUnit::Inch, ..Units::default() });
-    assert_eq!((explain, request_id.as_deref()), (Some(false), Some("q")));
+    assert_eq!((explain, impute, request_id.as_deref()), (Some(false), Some(false), Some("q")));
     // Members beside the rides are not a ride.
     let envelope = read(br#"{"id": 7, "timestamp": 1, "name": "x", "rides": [{}]}"#).unwrap();
     assert!(envelope.ride.is_empty() && envelope.rides.is_some());

@@ -249,7 +249,7 @@ impl Uncertain {
     /// Returns the expectation of the probability, 0 to 1; NaN only if the log-odds are.
     ///
     /// The trapezoidal rule over 61 nodes: its error falls exponentially with the number of nodes for such functions, and it needs no
-    /// table. Below 1e-7 for standard deviations of the log-odds up to 5, below 1e-3 up to 10.
+    /// table. Below 1e-6 for standard deviations of the log-odds up to 5, below 1e-3 up to 10.
     pub fn probability(self) -> f64 {
         let Self { log_odds, std_dev } = self;
         if std_dev == 0.0 {

@@ -58,7 +58,8 @@ async fn every_way_in_assumes_the_same() {
         assert_eq!(assumed(score), missing, "{many}");
     }
     let tensor = |name: &str| json!({ "name": name, "shape": [1], "datatype": "FP64", "data": [known[name]] });
-    let tensors = json!({ "inputs": ["distance", "tmin", "prcp"].map(tensor) });
+    let inputs = ["distance", "tmin", "prcp"].map(tensor);
+    let tensors = json!({ "inputs": inputs });
     let inferred = api.post(INFER, &tensors).await.good();
     let output_of = |name: &str| {
         let outputs = inferred["outputs"].as_array().unwrap();

@@ -136,7 +136,7 @@ async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
         request_id: format!("request-{number}"),
         units: Units::default(),
         explain: number % 2 == 1,
-        impute: number % 3 != 0,
+        impute: !number.is_multiple_of(3),
         rides: vec![ride(21.0), ride(25.5), ScoreRide { prcp: None, ..ride(30.0) }],
     };
     let broker = SimulatedBroker(Arc::clone(process));

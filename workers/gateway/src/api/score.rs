@@ -72,7 +72,7 @@ pub(crate) async fn score(
         None if ride.is_empty() && ride.spellings.is_empty() => Err(no_ride(&body)),
         None => {
             let (by, score) = scoring::score_one(&app, score_options, ride, deadline).await?;
-            Ok(Json(ScoreAnswer::One(OneScore { score, by })))
+            Ok(Json(ScoreAnswer::One(Box::new(OneScore { score, by }))))
         }
     }
 }

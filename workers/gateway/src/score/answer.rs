@@ -46,7 +46,7 @@ pub(crate) struct ManyScores {
 #[serde(untagged)]
 pub(crate) enum ScoreAnswer {
     /// One ride.
-    One(OneScore),
+    One(Box<OneScore>),
     /// An array of rides.
     Many(ManyScores),
 }

@@ -12,6 +12,8 @@ use common::{
     outcome::Failure,
     ride::{Weather, WeatherMissing},
 };
+use jiff::{Timestamp, civil, tz::TimeZone};
+use runtime::host;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -40,6 +42,11 @@ pub struct NoFile {
     pub why: String,
 }
 
+/// Returns the present date, UTC.
+fn today() -> civil::Date {
+    host::now().to_zoned(TimeZone::UTC).date()
+}
+
 /// Answers with the weather of places. The workers of a process share one.
 #[derive(Debug)]
 pub struct Almanac {
@@ -62,28 +69,36 @@ impl Almanac {
     /// Returns the weather of each place, in order, from memory alone; `None` if anything has to be read first.
     pub fn cached_weather(&self, places: &[WeatherPlace]) -> Option<Vec<Weather>> {
         let reach = self.reach(self.stations.get()?, places);
-        let mut join = Join::new(&reach, places);
-        join.advance(|key| self.weather.cached(key)).is_empty().then(|| join.finish())
+        let mut join = Join::new(&reach, places, today());
+        join.advance(|key| self.weather.cached(key, None)).is_empty().then(|| join.finish())
     }
 
-    /// Reads the weather of each place, in order.
+    /// Reads the weather of each place, in order; from the source if what is cached may lack what was published before `since`.
     ///
     /// # Errors
     /// Fails with an outage if the weather service or the object store cannot be reached, and permanently if the weather
     /// cannot be used. Station-years read before the failure stay cached.
-    pub async fn weather(&self, places: &[WeatherPlace]) -> Result<Vec<Weather>, Failure> {
+    pub async fn weather(
+        &self,
+        places: &[WeatherPlace],
+        since: Option<Timestamp>,
+    ) -> Result<Vec<Weather>, Failure> {
         let stations = self.stations().await?;
-        let reach = self.reach(stations, places);
-        let mut join = Join::new(&reach, places);
+        // The indexes of years leave out stations whose weather may have been corrected since.
+        let reach = match since {
+            None => self.reach(stations, places),
+            Some(_) => self.reach(stations, &[]),
+        };
+        let mut join = Join::new(&reach, places, today());
         let mut fetched = HashMap::new();
         loop {
-            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.cached(key)));
+            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.cached(key, since)));
             if needed.is_empty() {
                 let weather = join.finish();
                 self.warn_of_missing_files(places, &weather).await;
                 return Ok(weather);
             }
-            fetched = self.weather.fetch(stations, needed).await?;
+            fetched = self.weather.fetch(stations, needed, since).await?;
         }
     }
 
@@ -125,7 +140,8 @@ impl Almanac {
     async fn warn_of_missing_files(&self, places: &[WeatherPlace], weather: &[Weather]) {
         let mut warned = HashSet::new();
         for (place, weather) in places.iter().zip(weather) {
-            if !matches!(weather, Weather::Missing(WeatherMissing::NoObservationOnDate)) {
+            use WeatherMissing::{NoObservationOnDate, NotYetPublished};
+            if !matches!(weather, Weather::Missing(NoObservationOnDate | NotYetPublished)) {
                 continue;
             }
             if let Some(NoFile { station, file, why }) = self.no_file(place)

@@ -11,6 +11,7 @@ use common::{
     message::WeatherPlace,
     ride::{Observation, Weather, WeatherMissing},
 };
+use jiff::{SignedDuration, civil};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -50,14 +51,19 @@ pub struct Join<'a> {
     station_years: HashMap<StationYearKey, Arc<StationYear>>,
     waiting: Vec<Waiting>,
     started: bool,
+    today: civil::Date,
 }
 
+/// Number of days after which an observation that is missing is no longer expected. GHCN-Daily lags behind by days, some
+/// stations by weeks.
+const EXPECTED_DAYS: i64 = 60;
+
 impl<'a> Join<'a> {
-    /// Starts the join of `rides` with the stations in `reach`.
-    pub fn new(reach: &'a Reach, rides: &'a [WeatherPlace]) -> Self {
+    /// Starts the join of `rides` with the stations in `reach`, on the date `today` (UTC).
+    pub fn new(reach: &'a Reach, rides: &'a [WeatherPlace], today: civil::Date) -> Self {
         let missing = Weather::Missing(WeatherMissing::NoStationInReach);
         let weather = vec![missing; rides.len()];
-        Self { reach, rides, weather, station_years: HashMap::new(), waiting: Vec::new(), started: false }
+        Self { reach, rides, weather, station_years: HashMap::new(), waiting: Vec::new(), started: false, today }
     }
 
     /// Runs one round with the station-years that `lookup` returns; it is called once for each station and year. Returns
@@ -136,10 +142,29 @@ impl<'a> Join<'a> {
 
     fn why_missing(&self, ride: &WeatherPlace) -> WeatherMissing {
         let all = &self.reach.all;
-        match all.near(ride.latitude, ride.longitude, self.reach.max_km).next(all) {
-            Some(_) => WeatherMissing::NoObservationOnDate,
-            None => WeatherMissing::NoStationInReach,
+        let near = || all.near(ride.latitude, ride.longitude, self.reach.max_km);
+        if near().next(all).is_none() {
+            return WeatherMissing::NoStationInReach;
         }
+        let date = ride.statustime.datetime().date();
+        let is_expected = date > self.today
+            || (self.today.duration_since(date) <= SignedDuration::from_hours(24 * EXPECTED_DAYS)
+                && !self.is_reported_later(near(), date));
+        if is_expected { WeatherMissing::NotYetPublished } else { WeatherMissing::NoObservationOnDate }
+    }
+
+    /// Returns whether a station has published an observation of a later day of the year: then that of this date is missing for
+    /// good.
+    fn is_reported_later(&self, mut near: Neighbours, date: civil::Date) -> bool {
+        let all = &self.reach.all;
+        while let Some(Neighbour { station, .. }) = near.next(all) {
+            if let Some(station_year) = self.station_years.get(&(station, date.year()))
+                && station_year.last_day() > Some((date.month(), date.day()))
+            {
+                return true;
+            }
+        }
+        false
     }
 }
 

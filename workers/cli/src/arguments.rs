@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use features::RideFeatures;
 pub use model::{AliasChange, Family, ModelCommand, ModelFormat, Prune};
 pub use notebook::{Describe, Export, ExportFormat, Selection};
-pub use operator::{CopyStore, DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay, StoreCommand};
+pub use operator::{CopyStore, DeadCommand, Drain, LetterFilter, ListDead, Pause, Refresh, Replay, StoreCommand};
 pub use reading::ReadingOptions;
 use runtime::config::parse_override;
 use serde::Serialize;
@@ -145,8 +145,19 @@ Examples:
   wildrydes replay --all --detach                         every batch of the store
   wildrydes replay 450c7f9391a7a29b --dry-run
 
-A batch that has its dataset changes nothing. To join it again, remove its folder dataset/<batch_id> first.")]
+A batch that has its dataset changes nothing; `wildrydes refresh` joins it again with the weather as of now.")]
     Replay(Replay),
+    /// Join batches again with the weather as of now; other weather becomes the next revision of the dataset
+    #[command(after_help = "\
+Examples:
+  wildrydes refresh 450c7f9391a7a29b                      in this process, with the weather of NOAA's open-data bucket
+  wildrydes refresh 450c7f9391a7a29b --weather noaa/      with the weather of a folder
+  wildrydes refresh --stale --broker amqp://localhost/%2f     with a fleet: every batch whose weather was not yet published
+  wildrydes refresh --stale --no-wait                     for a schedule
+  wildrydes refresh --stale --dry-run
+
+Earlier revisions stay as they are. Unchanged weather makes no revision. Training, export and the page use the newest one.")]
+    Refresh(Refresh),
     /// Make every process of a worker stop reading its queue; holds across restarts until `resume`
     #[command(after_help = "\
 Examples:
@@ -351,6 +362,9 @@ pub struct Run {
     /// Rides per message
     #[arg(long, value_name = "N")]
     pub chunk_size: Option<u32>,
+    /// Join the rides of an earlier run again with the weather as of now
+    #[arg(long)]
+    pub refresh: bool,
 }
 
 /// The source of the weather.

@@ -241,7 +241,7 @@ mod tests {
                 by_year.insert(2018, Arc::new(all.only(2018, &empty)));
             }
             let reach = Reach { all, by_year, max_km };
-            let mut join = Join::new(&reach, &rides);
+            let mut join = Join::new(&reach, &rides, civil::date(2030, 1, 1));
             let mut answers: HashMap<StationYearKey, Arc<StationYear>> = HashMap::new();
             loop {
                 let needed = join.advance(|key| answers.remove(&key));

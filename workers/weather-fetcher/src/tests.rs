@@ -67,7 +67,7 @@ pub(crate) fn of(source: String) -> Settings {
 }
 
 async fn enrich(fetcher: &WeatherFetcher, rides: Vec<Ride>) -> Result<Vec<Weather>, Failure> {
-    let payload = RideChunk { batch_id: "b".to_owned(), chunk: 3, split_id: None, digest: None, rides };
+    let payload = RideChunk { batch_id: "b".to_owned(), chunk: 3, split_id: None, digest: None, refresh: None, rides };
     let outputs = fetcher.handle(Envelope { payload, properties: Properties::default() }).await?;
     let messages: Vec<_> = outputs.into_stream().map(Result::unwrap).collect().await;
     assert_eq!(messages.len(), 1);

@@ -51,20 +51,20 @@ impl Datasets {
     pub(crate) async fn select(session: &Session, selection: &Selection) -> Result<Self, Failed> {
         let store = session.existing_store()?;
         let location = session.store_location()?;
-        let mut ids = selection.batches.clone();
-        if ids.is_empty() {
-            ids = datasets::list(&store).await?;
+        let mut newest = BTreeMap::new();
+        if selection.batches.is_empty() {
+            newest = datasets::list(&store).await?;
         }
-        ids.sort_unstable();
-        ids.dedup();
-        let mut manifests = Vec::new();
-        for id in &ids {
-            match datasets::manifest(&store, id).await.map_err(|error| damaged(error, id))? {
-                Some(stored) => manifests.push(stored.manifest),
-                // A folder without a manifest is an unfinished dataset.
-                None if selection.batches.is_empty() => {}
+        for id in &selection.batches {
+            match datasets::newest_revision(&store, id).await? {
+                Some(revision) => drop(newest.insert(id.clone(), revision)),
                 None => return Err(Failed::Broken(missing(&store, id, &location).await?)),
             }
+        }
+        let mut manifests = Vec::new();
+        for (id, revision) in &newest {
+            let stored = datasets::revision(&store, id, *revision).await.map_err(|error| damaged(error, id))?;
+            manifests.extend(stored.map(|stored| stored.manifest));
         }
         if manifests.is_empty() {
             return Err(Failed::Broken(anyhow!(

@@ -1,0 +1,223 @@
+//! `refresh`: joins batches again with the weather as of now, with a fleet or in this process.
+
+use super::{
+    fleet::Fleet,
+    follow::Follower,
+    options::{FollowOptions, Goal},
+    outcome::{BatchOutcome, ModelOutcome, Outcome, Submission},
+};
+use crate::{
+    arguments::Refresh as RefreshOptions,
+    output::{legible, print_json},
+    session::{Failed, Session, user_and_host},
+};
+use anyhow::{Context, anyhow};
+use common::{document::RefreshOutcome, message::BatchContent};
+use indicatif::HumanCount;
+use jiff::Timestamp;
+use records::{
+    Store,
+    refreshes::{self, Begun},
+};
+use runtime::{Broker, MemoryBroker, Shutdown, client::Client, host};
+use serde_json::json;
+use std::{fmt::Write, sync::Arc};
+
+/// `refresh`
+pub(crate) async fn refresh(session: &Session, options: &RefreshOptions) -> Result<(), Failed> {
+    let store = session.existing_store()?;
+    let ids = match options.stale {
+        true => refreshes::stale(&store).await?.into_iter().map(|stale| stale.batch_id).collect(),
+        false => options.batches.clone(),
+    };
+    if options.dry_run || ids.is_empty() {
+        return print_selected(session, &ids);
+    }
+    if session.shared.broker.is_none() && !session.configuration.sets("broker.url") {
+        if options.no_wait {
+            return Err(Failed::Misused(anyhow!("--no-wait leaves the work to a fleet: name its broker with --broker")));
+        }
+        session.prove(&store).await?;
+        return in_process(session, &store, &ids).await;
+    }
+    let broker: Arc<dyn Broker> = session.broker()?;
+    let client = Client::connect(broker.as_ref(), "wildrydes refresh").await?;
+    let mut follower = Follower::start(&broker, &client, &store).await?;
+    let submissions = begin_all(&client, &store, &ids).await?;
+    if options.no_wait {
+        print_begun(session, &submissions);
+        client.close().await;
+        return Ok(());
+    }
+    let follow_options = FollowOptions::new(session, Goal::Dataset, true)?;
+    let outcome = tokio::select! {
+        outcome = follower.follow(&client, &store, submissions, follow_options) => outcome?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            return Err(Failed::Broken(anyhow!(
+                "no longer following; the fleet continues. The same command joins the refresh in progress"
+            )));
+        }
+    };
+    client.close().await;
+    print(session, &store, &outcome).await
+}
+
+/// Refreshes batches with all workers in this process, and trains on the revisions.
+async fn in_process(session: &Session, store: &Store, ids: &[String]) -> Result<(), Failed> {
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
+    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), Shutdown::new(), None)?;
+    let client = Client::connect(broker.as_ref(), "wildrydes refresh").await?;
+    let follow_options = FollowOptions::new(session, Goal::Model, false)?;
+    let following = async {
+        let mut follower = Follower::start(&broker, &client, store).await?;
+        let submissions = begin_all(&client, store, ids).await?;
+        follower.follow(&client, store, submissions, follow_options).await
+    };
+    let outcome = tokio::select! {
+        outcome = following => outcome?,
+        error = fleet.failure() => return Err(Failed::Broken(error)),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            return Err(Failed::Broken(anyhow!("interrupted; the same command continues where it stopped")));
+        }
+    };
+    client.close().await;
+    fleet.stop().await?;
+    print(session, store, &outcome).await
+}
+
+/// Begins a refresh of each batch, or joins the one in progress, and publishes it. All of them have the same time, so that the fleet
+/// fetches the weather of their stations once.
+pub(super) async fn begin_all(client: &Client, store: &Store, ids: &[String]) -> Result<Vec<Submission>, Failed> {
+    let now = host::now();
+    let mut submissions = Vec::new();
+    for id in ids {
+        let Begun { attempt, message, .. } = begin(store, id, now).await?;
+        let trace_id = client.publish(&message).await?;
+        let sha256 = match message.content {
+            BatchContent::Reference { sha256, .. } => sha256,
+            BatchContent::Inline { .. } => String::new(),
+        };
+        submissions.push(Submission {
+            file: message.source.unwrap_or_else(|| id.clone()).into(),
+            batch_id: id.clone(),
+            sha256,
+            reading: message.reading,
+            refresh: Some(attempt.refresh),
+            trace_id,
+            at: now,
+            was_there: false,
+            earlier: None,
+        });
+    }
+    Ok(submissions)
+}
+
+async fn begin(store: &Store, id: &str, now: Timestamp) -> Result<Begun, Failed> {
+    let begun = refreshes::begin(store, id, now, &format!("{} (wildrydes refresh)", user_and_host())).await;
+    Ok(begun.with_context(|| format!("batch {id}"))?)
+}
+
+/// Reads the outcome of a refresh that a command followed to its end; `None` if a message of it is a dead letter.
+pub(super) async fn outcome_of(store: &Store, submission: &Submission) -> Result<Option<RefreshOutcome>, Failed> {
+    match submission.refresh {
+        Some(refresh) => Ok(refreshes::ended(store, &submission.batch_id, refresh.attempt).await?),
+        None => Ok(None),
+    }
+}
+
+/// Describes the outcome of a refresh for a person, as in `revision 2: 123 rides gained weather, 4 changed, 0 lost`.
+pub(super) fn in_words(outcome: &RefreshOutcome) -> String {
+    let RefreshOutcome { revision, gained, altered, lost, not_yet_published, .. } = outcome;
+    let count = |count: &u64| HumanCount(*count).to_string();
+    let mut text = match outcome.is_changed() {
+        true => format!(
+            "revision {revision}: {} rides gained weather, {} changed, {} lost",
+            count(gained),
+            count(altered),
+            count(lost)
+        ),
+        false => format!("unchanged, revision {revision}"),
+    };
+    if *not_yet_published > 0 {
+        let _ = write!(text, "; {} wait for weather to be published", count(not_yet_published));
+    }
+    text
+}
+
+/// Prints the selected batches, of which none is refreshed.
+fn print_selected(session: &Session, ids: &[String]) -> Result<(), Failed> {
+    match (session.shared.json, ids) {
+        (true, _) => print_json(&json!({ "batches": ids }))?,
+        (false, []) => println!("no batch waits for weather to be published"),
+        (false, ids) => ids.iter().for_each(|id| println!("would refresh batch {id}")),
+    }
+    Ok(())
+}
+
+/// Prints what was published, for a command that does not wait.
+fn print_begun(session: &Session, submissions: &[Submission]) {
+    for Submission { batch_id, refresh, trace_id, .. } in submissions {
+        let attempt = refresh.map(|refresh| refresh.attempt.get());
+        match session.shared.json {
+            true => println!("{}", json!({ "batch_id": batch_id, "attempt": attempt, "trace_id": trace_id })),
+            false => println!("batch {batch_id}: refresh {} (trace {trace_id})", attempt.unwrap_or_default()),
+        }
+    }
+}
+
+/// Prints what became of each batch, and of the training in this process.
+async fn print(session: &Session, store: &Store, outcome: &Outcome) -> Result<(), Failed> {
+    let (mut refreshed, mut refused) = (Vec::new(), Vec::new());
+    for (submission, batch) in &outcome.batches {
+        match batch {
+            BatchOutcome::Ready(_) => refreshed.extend(outcome_of(store, submission).await?),
+            BatchOutcome::Refused { .. } => {
+                let refusal = batch.refusal(submission, outcome.in_fleet);
+                refused.extend(refusal.map(|text| legible(&text, false).into_owned()));
+            }
+        }
+    }
+    let model = match &outcome.model {
+        Some(ModelOutcome::Promoted(promoted)) => Some(format!("model {} is the champion", promoted.model_id)),
+        Some(ModelOutcome::Rejected(rejected)) => Some(format!("no new champion: {}", rejected.why)),
+        Some(ModelOutcome::Failed { why, .. }) => Some(format!("the training failed: {why}")),
+        None => None,
+    };
+    match session.shared.json {
+        true => print_json(&json!({ "refreshed": refreshed, "refused": refused, "training": model }))?,
+        false => {
+            refreshed.iter().for_each(|one| println!("batch {}: {}", one.batch_id, in_words(one)));
+            model.iter().for_each(|text| println!("{}", legible(text, false)));
+        }
+    }
+    if refused.is_empty() { Ok(()) } else { Err(Failed::Refused(refused.join("\n"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::schema::Described;
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn an_outcome_says_what_changed_and_what_is_still_expected() {
+        let mut outcome = RefreshOutcome {
+            schema: RefreshOutcome::SCHEMA.name.to_owned(),
+            batch_id: "b".to_owned(),
+            attempt: NonZeroU32::MIN,
+            revision: NonZeroU32::MIN,
+            gained: 0,
+            altered: 0,
+            lost: 0,
+            not_yet_published: 12,
+            split_id: "r1-s".to_owned(),
+            rows_sha256: "0".repeat(64),
+        };
+        assert_eq!(in_words(&outcome), "unchanged, revision 1; 12 wait for weather to be published");
+        (outcome.gained, outcome.altered, outcome.not_yet_published) = (1_123, 4, 0);
+        outcome.revision = outcome.revision.saturating_add(1);
+        assert_eq!(in_words(&outcome), "revision 2: 1,123 rides gained weather, 4 changed, 0 lost");
+    }
+}

@@ -405,7 +405,13 @@ mod tests {
             assert_eq!(manifest_parts(&manifest("r2", revision)), Some(("r2", revision)));
             assert_eq!(manifest_parts(&dataset_part("r2", revision, 0)), None);
         }
-        for other in ["b/r1/manifest.json", "b/r02/manifest.json", "b/r0/manifest.json", "b/r2/c/manifest.json", "b/q2/manifest.json"] {
+        for other in [
+            "b/r1/manifest.json",
+            "b/r02/manifest.json",
+            "b/r0/manifest.json",
+            "b/r2/c/manifest.json",
+            "b/q2/manifest.json",
+        ] {
             assert_eq!(manifest_parts(&format!("dataset/{other}")), None, "{other}");
         }
     }

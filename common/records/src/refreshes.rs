@@ -94,7 +94,9 @@ pub async fn begin(store: &Store, batch_id: &str, now: Timestamp, by: &str) -> R
         }
         // Read after the last attempt has ended: this is the base of the next one, whoever creates it.
         let Some(base) = datasets::newest_revision(store, batch_id).await? else {
-            let why = format!("batch {batch_id} has no complete dataset yet, which a refresh would replace by a newer revision");
+            let why = format!(
+                "batch {batch_id} has no complete dataset yet, which a refresh would replace by a newer revision"
+            );
             return Err(Failure::permanent(NO_DATASET, why));
         };
         let attempt = RefreshAttempt {

@@ -85,7 +85,8 @@ pub async fn objects(store: &Store, batch_id: &str) -> Result<BTreeMap<Option<No
     let mut objects = store::list(store, &folder);
     while let Some(object) = objects.try_next().await? {
         let below = object.path.strip_prefix(&folder).unwrap_or_default();
-        let attempt = below.trim_start_matches('/').split_once('/').and_then(|(split_id, _)| attempt_of_split(split_id));
+        let attempt =
+            below.trim_start_matches('/').split_once('/').and_then(|(split_id, _)| attempt_of_split(split_id));
         by_attempt.entry(attempt).or_default().push(object.path);
     }
     Ok(by_attempt)

@@ -40,10 +40,16 @@ mod tests {
 
     #[test]
     fn attempts_count_from_1_and_times_are_utc() {
-        let read = |attempt, asked_at| serde_json::from_value::<Refresh>(json!({ "attempt": attempt, "asked_at": asked_at }));
+        let read =
+            |attempt, asked_at| serde_json::from_value::<Refresh>(json!({ "attempt": attempt, "asked_at": asked_at }));
         let refresh = read(2, "2026-11-30T17:03:05.25Z").unwrap();
-        assert_eq!(serde_json::to_value(refresh).unwrap(), json!({ "attempt": 2, "asked_at": "2026-11-30T17:03:05.25Z" }));
-        for (attempt, asked_at) in [(0, "2026-11-30T17:03:05Z"), (1, "2026-11-30T17:03:05+01:00"), (1, "2026-11-30 17:03:05Z"), (1, "")] {
+        assert_eq!(
+            serde_json::to_value(refresh).unwrap(),
+            json!({ "attempt": 2, "asked_at": "2026-11-30T17:03:05.25Z" })
+        );
+        for (attempt, asked_at) in
+            [(0, "2026-11-30T17:03:05Z"), (1, "2026-11-30T17:03:05+01:00"), (1, "2026-11-30 17:03:05Z"), (1, "")]
+        {
             assert!(read(attempt, asked_at).is_err(), "{attempt} {asked_at}");
         }
     }

@@ -8,9 +8,9 @@ use common::{
     features::{FEATURE_COUNT, FEATURES},
     message::{
         BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback, ModelPromoted,
-        ModelRejected, PlaceWeather, PrecipitationUnit, Refresh, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
-        ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, TemperatureUnit, Units, WeatherError,
-        WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
+        ModelRejected, PlaceWeather, PrecipitationUnit, Refresh, RideBatch, RideChunk, Score, ScoreError,
+        ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, TemperatureUnit, Units,
+        WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
     },
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
@@ -162,10 +162,16 @@ pub fn revision() -> impl Strategy<Value = Option<NonZeroU32>> {
 }
 
 pub fn ride_chunk() -> impl Strategy<Value = RideChunk> {
-    (batch_id(), any::<u32>(), provenance(), vec(ride(), 0..4))
-        .prop_map(|(batch_id, chunk, (split_id, digest, refresh), rides)| {
-            RideChunk { batch_id, chunk, split_id, digest, refresh, rides }
-        })
+    (batch_id(), any::<u32>(), provenance(), vec(ride(), 0..4)).prop_map(
+        |(batch_id, chunk, (split_id, digest, refresh), rides)| RideChunk {
+            batch_id,
+            chunk,
+            split_id,
+            digest,
+            refresh,
+            rides,
+        },
+    )
 }
 
 pub fn batch_split() -> impl Strategy<Value = BatchSplit> {

@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod limits;
 mod problems;
+mod refreshes;
 mod reports;
 mod scores;
 mod together;

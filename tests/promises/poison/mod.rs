@@ -123,7 +123,14 @@ impl Trial {
             }
             "ride-chunk" | "dataset-ready" => {
                 vec![
-                    message(&RideChunk { batch_id, chunk: 0, split_id: None, digest: None, refresh: None, rides: vec![ride] }),
+                    message(&RideChunk {
+                        batch_id,
+                        chunk: 0,
+                        split_id: None,
+                        digest: None,
+                        refresh: None,
+                        rides: vec![ride],
+                    }),
                     message(&split),
                 ]
             }

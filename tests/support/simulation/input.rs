@@ -200,7 +200,8 @@ fn referenced(name: String, document: String, fate: Fate, rides: usize) -> Submi
     let sha256 = sha256(&document);
     let object = format!("raw/{}.json", &sha256[..16]);
     let content = BatchContent::Reference { object: object.clone(), sha256: sha256.clone() };
-    let batch = RideBatch { batch_id: None, source: Some(name.clone()), reading: Reading::default(), refresh: None, content };
+    let batch =
+        RideBatch { batch_id: None, source: Some(name.clone()), reading: Reading::default(), refresh: None, content };
     let message = Outgoing::message(&batch).expect("a batch can be written");
     Submission { name, message, object: Some((object, document.into())), rides, sha256, fate }
 }

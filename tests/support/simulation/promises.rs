@@ -178,9 +178,9 @@ fn every_refresh_has_an_outcome(ended: &Ended, broken: &mut Vec<String>) {
     for path in ended.below("refreshes/").keys().filter(|path| !path.ends_with(".outcome.json")) {
         let outcome = path.strip_suffix(".json").map(|attempt| format!("{attempt}.outcome.json"));
         let outcome = outcome.and_then(|path| ended.json::<RefreshOutcome>(&path));
-        let is_complete = outcome.as_ref().is_some_and(|outcome| {
-            ended.objects.contains_key(&layout::manifest(&outcome.batch_id, outcome.revision))
-        });
+        let is_complete = outcome
+            .as_ref()
+            .is_some_and(|outcome| ended.objects.contains_key(&layout::manifest(&outcome.batch_id, outcome.revision)));
         if !is_complete {
             broken.push(format!("8: {path} does not end: {outcome:?}"));
         }
@@ -248,7 +248,8 @@ fn account_revision(ended: &Ended, batch_id: &str, folder: &str, rides: usize) -
         }
         None => Err(format!("a ride of {from} was never submitted")),
     };
-    let is_part = |path: &str| path.ends_with(".csv") && path.rsplit_once('/').is_some_and(|(of, _)| folder == format!("{of}/"));
+    let is_part =
+        |path: &str| path.ends_with(".csv") && path.rsplit_once('/').is_some_and(|(of, _)| folder == format!("{of}/"));
     for (path, bytes) in ended.below(folder).into_iter().filter(|(path, _)| is_part(path)) {
         for row in csv::Reader::from_reader(bytes.as_ref()).records() {
             let row = row.map_err(|error| format!("{path}: {error}"))?;

@@ -152,12 +152,7 @@ pub fn check_counts(split: &BatchSplit, total: &Statistics) -> Result<(), JoinEr
 }
 
 /// Returns the manifest of a complete revision of a dataset, whose rides `total` counts.
-pub fn manifest(
-    split: &BatchSplit,
-    revision: NonZeroU32,
-    total: Statistics,
-    files: Vec<DatasetFile>,
-) -> Manifest {
+pub fn manifest(split: &BatchSplit, revision: NonZeroU32, total: Statistics, files: Vec<DatasetFile>) -> Manifest {
     Manifest {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: split.batch_id.clone(),

@@ -7,11 +7,12 @@ use common::{
 };
 use faulty::{Dies, Faulty};
 use futures::{TryStreamExt, future::join_all};
-use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
 use runtime::config;
 use std::collections::BTreeMap;
 
 mod faulty;
+mod refreshed;
 
 const BATCH: &str = "b-1";
 

@@ -283,7 +283,9 @@ fn requested_refresh(member: serde_json::Value) -> Result<Refresh, Failure> {
 
 /// The dataset was removed after the attempt began.
 fn no_dataset(batch_id: &str) -> Failure {
-    let why = format!("batch {batch_id} has no dataset that could be refreshed; publish it with `wildrydes replay {batch_id}`");
+    let why = format!(
+        "batch {batch_id} has no dataset that could be refreshed; publish it with `wildrydes replay {batch_id}`"
+    );
     Failure::permanent(NO_DATASET, why)
 }
 

@@ -73,13 +73,7 @@ pub struct Split {
 impl Split {
     /// Starts to split `batch_id` into chunks of `chunk_size` rides (at least 1). `split_id` identifies this splitting,
     /// which is part of the attempt `refresh` to join the batch again, if given; `ride_ids` counts the ids in the document.
-    pub fn new(
-        batch_id: &str,
-        split_id: String,
-        refresh: Option<Refresh>,
-        chunk_size: u32,
-        ride_ids: RideIds,
-    ) -> Self {
+    pub fn new(batch_id: &str, split_id: String, refresh: Option<Refresh>, chunk_size: u32, ride_ids: RideIds) -> Self {
         let given = usize::try_from(ride_ids.given).unwrap_or(usize::MAX).min(GIVEN_IDS_MAX);
         let chunk_size = usize::try_from(chunk_size.max(1)).unwrap_or(usize::MAX);
         Self {

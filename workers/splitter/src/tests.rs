@@ -360,7 +360,13 @@ async fn a_batch_with_a_complete_dataset_publishes_only_its_summary() {
         stations: Default::default(),
         files: Vec::new(),
     };
-    store::write(&store, &layout::manifest("b", common::dataset::FIRST_REVISION), serde_json::to_vec(&manifest).unwrap()).await.unwrap();
+    store::write(
+        &store,
+        &layout::manifest("b", common::dataset::FIRST_REVISION),
+        serde_json::to_vec(&manifest).unwrap(),
+    )
+    .await
+    .unwrap();
     let again = publish(&splitter(&store, 1), &body).await.unwrap();
     assert_eq!(again, Publication { chunks: Vec::new(), summary: first.summary });
     let other = body.replace("29.5", "29.6");

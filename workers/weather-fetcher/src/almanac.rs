@@ -78,11 +78,7 @@ impl Almanac {
     /// # Errors
     /// Fails with an outage if the weather service or the object store cannot be reached, and permanently if the weather
     /// cannot be used. Station-years read before the failure stay cached.
-    pub async fn weather(
-        &self,
-        places: &[WeatherPlace],
-        since: Option<Timestamp>,
-    ) -> Result<Vec<Weather>, Failure> {
+    pub async fn weather(&self, places: &[WeatherPlace], since: Option<Timestamp>) -> Result<Vec<Weather>, Failure> {
         let stations = self.stations().await?;
         // The indexes of years leave out stations whose weather may have been corrected since.
         let reach = match since {

@@ -217,6 +217,42 @@ mod tests {
         }
     }
 
+    fn why_missing(stations: &[u8], day: i8, today: civil::Date) -> Weather {
+        let list: Vec<Station> = (0..stations.len())
+            .map(|at| Station { id: format!("XX{at:09}").into(), latitude: 0.0, longitude: 0.0 })
+            .collect();
+        let all = Arc::new(StationIndex::new(list, None));
+        let reach = Reach { all, by_year: HashMap::new(), max_km: 10.0 };
+        let rides = [ride((0.0, 0.0), (2019, day))];
+        let mut join = Join::new(&reach, &rides, today);
+        let year = |station: u32| Arc::new(july(0, 2019, stations[station as usize]));
+        assert!(join.advance(|(station, _)| Some(year(station))).is_empty());
+        join.finish().remove(0)
+    }
+
+    /// Recent weather is expected until a station reports a later day; older weather is not.
+    #[test]
+    fn weather_is_expected_while_it_is_recent_and_no_station_is_past_it() {
+        use WeatherMissing::{NoObservationOnDate, NotYetPublished};
+        let july = |day| civil::date(2019, 7, day);
+        let up_to_day_3 = 0b111;
+        let all_but_day_5 = 0b1110_1111;
+        let nothing = 0;
+        for (stations, day, today, expected) in [
+            (&[up_to_day_3][..], 5, july(6), NotYetPublished),
+            (&[up_to_day_3, nothing], 5, july(6), NotYetPublished),
+            (&[nothing], 5, july(6), NotYetPublished),
+            (&[all_but_day_5], 5, july(9), NoObservationOnDate),
+            (&[up_to_day_3, all_but_day_5], 5, july(9), NoObservationOnDate),
+            (&[up_to_day_3], 5, july(5) + jiff::Span::new().days(EXPECTED_DAYS), NotYetPublished),
+            (&[up_to_day_3], 5, july(6) + jiff::Span::new().days(EXPECTED_DAYS), NoObservationOnDate),
+            // The future, whatever a station reports.
+            (&[all_but_day_5], 5, july(4), NotYetPublished),
+        ] {
+            assert_eq!(why_missing(stations, day, today), Weather::Missing(expected), "{stations:?} {day} {today}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_ride_gets_the_station_that_a_scan_finds_and_each_station_year_is_looked_up_once(

@@ -91,7 +91,8 @@ impl WeatherLookup {
             WeatherMissing::NoObservationOnDate | WeatherMissing::NotYetPublished => (
                 self.almanac.no_file(place).map(|no_file| no_file.why).unwrap_or_else(|| {
                     let date = place.statustime.datetime().date();
-                    let yet = if why == WeatherMissing::NotYetPublished { " yet: it is published days later" } else { "" };
+                    let yet =
+                        if why == WeatherMissing::NotYetPublished { " yet: it is published days later" } else { "" };
                     format!("no station within {km} km has tmin, tmax and prcp of {date} (UTC){yet}")
                 }),
                 format!("places[{index}].statustime"),

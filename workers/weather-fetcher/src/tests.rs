@@ -4,6 +4,7 @@ mod answers;
 mod broken;
 mod forms;
 mod inspection;
+mod refreshed;
 #[path = "../../../tests/support/noaa.rs"]
 pub(crate) mod noaa;
 
@@ -117,8 +118,8 @@ async fn a_ride_gets_the_nearest_station_with_all_three_elements() {
             missing.clone(),
             park(100, 150, 0),
             Weather::Missing(WeatherMissing::NoStationInReach),
-            missing.clone(),
             missing,
+            Weather::Missing(WeatherMissing::NotYetPublished),
         ];
         assert_eq!(enrich(&fetcher, rides).await.unwrap(), expected);
     }

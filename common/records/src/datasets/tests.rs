@@ -282,7 +282,8 @@ async fn a_manifest_that_is_not_that_of_the_batch_is_refused() {
         (Manifest { batch_id: "c".to_owned(), ..good.clone() }, "it is the manifest of c"),
         (elsewhere, "which is not below dataset/b/"),
     ] {
-        let error = StoredManifest::decode("b", FIRST_REVISION, &store::pretty(&manifest).unwrap()).unwrap_err().to_string();
+        let error =
+            StoredManifest::decode("b", FIRST_REVISION, &store::pretty(&manifest).unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("dataset/b/manifest.json: ") && error.contains(expected), "{error}");
     }
     assert!(StoredManifest::decode("b", FIRST_REVISION, b"{").is_err());

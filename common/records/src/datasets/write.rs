@@ -41,13 +41,7 @@ struct Part {
 impl Writer {
     /// Starts a revision of the dataset of a batch. `part_bytes_max` is the maximum size of a file, `upload_bytes` that of one request; both
     /// in bytes.
-    pub fn open(
-        store: &Store,
-        batch_id: &str,
-        revision: NonZeroU32,
-        part_bytes_max: u64,
-        upload_bytes: usize,
-    ) -> Self {
+    pub fn open(store: &Store, batch_id: &str, revision: NonZeroU32, part_bytes_max: u64, upload_bytes: usize) -> Self {
         let open = Part::open(store, layout::dataset_part(batch_id, revision, 0), upload_bytes);
         let (store, batch_id) = (Store::clone(store), batch_id.to_owned());
         Self { store, batch_id, revision, part_bytes_max, upload_bytes, open, complete: Vec::new() }

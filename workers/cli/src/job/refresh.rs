@@ -35,7 +35,9 @@ pub(crate) async fn refresh(session: &Session, options: &RefreshOptions) -> Resu
     }
     if session.shared.broker.is_none() && !session.configuration.sets("broker.url") {
         if options.no_wait {
-            return Err(Failed::Misused(anyhow!("--no-wait leaves the work to a fleet: name its broker with --broker")));
+            return Err(Failed::Misused(anyhow!(
+                "--no-wait leaves the work to a fleet: name its broker with --broker"
+            )));
         }
         session.prove(&store).await?;
         return in_process(session, &store, &ids).await;

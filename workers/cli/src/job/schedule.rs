@@ -22,7 +22,10 @@ pub(crate) fn refresh_stale(session: &Session, broker: &Arc<dyn Broker>, store: 
                 match refresh_once(broker.as_ref(), &store).await {
                     Ok(batches) => tracing::info!(batches, "refreshed the batches whose weather was not yet published"),
                     Err(Failed::Broken(error) | Failed::Misused(error)) => {
-                        tracing::warn!(error = format!("{error:#}"), "stale batches were not refreshed; the next time is in {hours} h");
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "stale batches were not refreshed; the next time is in {hours} h"
+                        );
                     }
                     Err(_) => {}
                 }

@@ -162,7 +162,8 @@ async fn dataset_of_another_publishers_batch_with_the_same_id_is_ignored() {
     let path = layout::claim(&claim.batch_id);
     store::write(&store, &path, serde_json::to_vec(&claim).unwrap()).await.unwrap();
     let manifest = layout::manifest(&claim.batch_id, FIRST_REVISION);
-    let ready = DatasetReady { batch_id: claim.batch_id, manifest, manifest_sha256: "1".repeat(64), rides: 9, revision: None };
+    let ready =
+        DatasetReady { batch_id: claim.batch_id, manifest, manifest_sha256: "1".repeat(64), rides: 9, revision: None };
     publisher.publish(Outgoing::message(&ready).unwrap()).await.unwrap();
     let headers = [(envelope::REASON, BATCH_ID_CONFLICT), (envelope::WHY, "it stands for other bytes")];
     publisher.publish(dead_letter(&submissions[0].trace_id, queue::SPLITTER, &headers)).await.unwrap();

@@ -94,7 +94,13 @@ pub(crate) async fn submit(
     super::batches::known(&id)?;
     let key_name = caller.map(|Extension(caller)| caller.0).unwrap_or_default();
     let refreshes::Accepted { begun, trace_id } = refreshes::accept(&app, &id, &key_name).await?;
-    tracing::info!(batch_id = id, trace_id, attempt = begun.attempt.refresh.attempt, who = key_name, "a refresh was submitted");
+    tracing::info!(
+        batch_id = id,
+        trace_id,
+        attempt = begun.attempt.refresh.attempt,
+        who = key_name,
+        "a refresh was submitted"
+    );
     app.observer.changed(&id);
     let location = HeaderValue::from_str(&format!("/v1/batches/{id}/refresh"));
     let location = location.map_err(|error| Problem::internal(error.to_string()))?;

@@ -1,5 +1,6 @@
 mod cached;
 mod promotion;
+mod revisions;
 
 use super::*;
 use crate::{data::rows, release::publication, settings::Threshold};
@@ -25,7 +26,7 @@ use records::{
     store::{self, pretty},
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, num::NonZeroU32, sync::Arc, time::Duration};
 
 /// A ride as a line of a dataset, without a label if `service` is `None`.
 fn line(ride_id: &str, seed: u64, service: Option<bool>, weather: bool) -> String {
@@ -47,10 +48,15 @@ fn lines(prefix: &str, rides: u64, sixteenths: u64) -> Vec<String> {
 }
 
 async fn put_dataset(store: &Store, batch_id: &str, parts: &[Vec<String>]) -> DatasetReady {
+    put_revision(store, batch_id, FIRST_REVISION, parts).await
+}
+
+async fn put_revision(store: &Store, batch_id: &str, number: NonZeroU32, parts: &[Vec<String>]) -> DatasetReady {
+    let revision = Some(number).filter(|number| *number > FIRST_REVISION);
     let mut manifest = Manifest {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.to_owned(),
-        revision: None,
+        revision,
         sha256: "0".repeat(64),
         columns: column_names().map(str::to_owned).to_vec(),
         received: 0,
@@ -73,23 +79,23 @@ async fn put_dataset(store: &Store, batch_id: &str, parts: &[Vec<String>]) -> Da
         }
         manifest.accepted += lines.len() as u64;
         manifest.files.push(DatasetFile {
-            path: layout::dataset_part(batch_id, FIRST_REVISION, index),
+            path: layout::dataset_part(batch_id, number, index),
             bytes: body.len() as u64,
             rows: lines.len() as u64,
             sha256: hex::encode(Sha256::digest(&body)),
         });
-        store::write(store, &layout::dataset_part(batch_id, FIRST_REVISION, index), body).await.unwrap();
+        store::write(store, &layout::dataset_part(batch_id, number, index), body).await.unwrap();
     }
     manifest.received = manifest.accepted;
     let bytes = serde_json::to_vec_pretty(&manifest).unwrap();
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
-    store::write(store, &layout::manifest(batch_id, FIRST_REVISION), bytes).await.unwrap();
+    store::write(store, &layout::manifest(batch_id, number), bytes).await.unwrap();
     DatasetReady {
         batch_id: batch_id.to_owned(),
-        manifest: layout::manifest(batch_id, FIRST_REVISION),
+        manifest: layout::manifest(batch_id, number),
         manifest_sha256,
         rides: manifest.accepted,
-        revision: None,
+        revision,
     }
 }
 

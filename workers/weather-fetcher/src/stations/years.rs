@@ -58,7 +58,8 @@ impl YearIndexes {
         }
         let excluded = HashSet::new();
         let index = Arc::new(all.only(year, &excluded));
-        self.0.insert(year, YearIndex { index: Arc::clone(&index), excluded, left_out: 0, uses: 1, is_outdated: false });
+        self.0
+            .insert(year, YearIndex { index: Arc::clone(&index), excluded, left_out: 0, uses: 1, is_outdated: false });
         index
     }
 

@@ -5,6 +5,7 @@ mod model;
 mod notebook;
 mod operator;
 mod reading;
+mod topology;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use features::RideFeatures;
@@ -15,6 +16,7 @@ pub use reading::ReadingOptions;
 use runtime::config::parse_override;
 use serde::Serialize;
 use std::{net::SocketAddr, path::PathBuf};
+pub use topology::{Manifests, TopologyCommand, Users};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -148,15 +150,7 @@ Examples:
 A batch that has its dataset changes nothing; `wildrydes refresh` joins it again with the weather as of now.")]
     Replay(Replay),
     /// Join batches again with the weather as of now; other weather becomes the next revision of the dataset
-    #[command(after_help = "\
-Examples:
-  wildrydes refresh 450c7f9391a7a29b                      in this process, with the weather of NOAA's open-data bucket
-  wildrydes refresh 450c7f9391a7a29b --weather noaa/      with the weather of a folder
-  wildrydes refresh --stale --broker amqp://localhost/%2f     with a fleet: every batch whose weather was not yet published
-  wildrydes refresh --stale --no-wait                     for a schedule
-  wildrydes refresh --stale --dry-run
-
-Earlier revisions stay as they are. Unchanged weather makes no revision. Training, export and the page use the newest one.")]
+    #[command(after_help = operator::REFRESH_EXAMPLES)]
     Refresh(Refresh),
     /// Make every process of a worker stop reading its queue; holds across restarts until `resume`
     #[command(after_help = "\
@@ -529,69 +523,6 @@ pub enum Form {
     Ndjson,
     /// Objects one after the other
     Concatenated,
-}
-
-/// `topology`
-#[derive(Debug, Subcommand)]
-pub enum TopologyCommand {
-    /// Print every exchange, queue, binding and retry queue (--json for machines)
-    #[command(after_help = "\
-Examples:
-  wildrydes topology show
-  wildrydes topology show --json
-  wildrydes topology show --dot | dot -Tsvg > topology.svg")]
-    Show {
-        /// As a graph, for Graphviz: wildrydes topology show --dot | dot -Tsvg > topology.svg
-        #[arg(long)]
-        dot: bool,
-    },
-    /// Declare what is missing on the broker
-    Apply,
-    /// Print one RabbitMQ user per worker and external role, with the least permissions (--json for machines)
-    Users(Users),
-    /// Print queues, exchanges, bindings, users and permissions as resources of RabbitMQ's messaging topology operator
-    #[command(after_help = "\
-Examples:
-  wildrydes topology manifests --cluster rabbitmq | kubectl apply --server-side -f -
-  wildrydes topology manifests --cluster rabbitmq --cluster-namespace messaging --secrets fleet-broker-
-
-A User reads the keys username and password of the Secret PREFIX and role. The operator keeps a queue whose resource is
-deleted, but it cannot change arguments or permissions: delete such a resource and apply it again.")]
-    Manifests(Manifests),
-}
-
-/// `topology manifests`
-#[derive(Debug, Args)]
-pub struct Manifests {
-    /// Name of the RabbitmqCluster
-    #[arg(long, value_name = "NAME")]
-    pub cluster: String,
-    /// Namespace of the RabbitmqCluster [default: that of the resources]
-    #[arg(long, value_name = "NAME")]
-    pub cluster_namespace: Option<String>,
-    /// Prefix of the names of the users' Secrets
-    #[arg(long, value_name = "PREFIX", default_value = "wildrydes-broker-")]
-    pub secrets: String,
-}
-
-/// `topology users`
-#[derive(Debug, Args)]
-pub struct Users {
-    /// As definitions for RabbitMQ (load_definitions, rabbitmqctl import_definitions), with hashed passwords
-    #[arg(long, requires = "passwords", conflicts_with = "rabbitmqctl")]
-    pub definitions: bool,
-    /// As commands that create the users
-    #[arg(long)]
-    pub rabbitmqctl: bool,
-    /// Import them into RabbitMQ through its management API, as the administrator of broker.url
-    #[arg(long, requires = "passwords", conflicts_with_all = ["definitions", "rabbitmqctl"])]
-    pub import: bool,
-    /// Folder of the passwords, in one file USER/password per user
-    #[arg(long, value_name = "DIR")]
-    pub passwords: Option<PathBuf>,
-    /// Generate the missing passwords
-    #[arg(long, requires = "passwords")]
-    pub generate: bool,
 }
 
 /// `bench`

@@ -1,4 +1,4 @@
-//! Arguments of the operator's commands: `dead`, `replay`, `pause`, `resume`, `drain`.
+//! Arguments of the operator's commands: `dead`, `replay`, `refresh`, `pause`, `resume`, `drain`.
 
 use super::Weather;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
@@ -163,6 +163,17 @@ pub struct Replay {
     #[arg(long)]
     pub dry_run: bool,
 }
+
+/// Examples of `refresh`.
+pub(super) const REFRESH_EXAMPLES: &str = "\
+Examples:
+  wildrydes refresh 450c7f9391a7a29b                      in this process, with the weather of NOAA's open-data bucket
+  wildrydes refresh 450c7f9391a7a29b --weather noaa/      with the weather of a folder
+  wildrydes refresh --stale --broker amqp://localhost/%2f     with a fleet: every batch whose weather was not yet published
+  wildrydes refresh --stale --no-wait                     for a schedule
+  wildrydes refresh --stale --dry-run
+
+Earlier revisions stay as they are. Unchanged weather makes no revision. Training, export and the page use the newest one.";
 
 /// `refresh`
 #[derive(Debug, Args)]

@@ -149,7 +149,7 @@ async fn object_of(store: &Store, claim: &Claim) -> Result<String, Failure> {
 /// Fails with an outage if the store cannot be read; permanently if a record cannot be decoded.
 pub async fn latest(store: &Store, batch_id: &str) -> Result<Option<Latest>, Failure> {
     let objects: Vec<_> = store::list(store, &layout::refreshes(batch_id)).try_collect().await?;
-    let numbers = objects.iter().filter_map(|object| object.name().strip_suffix(".json")?.parse().ok());
+    let numbers = objects.iter().filter_map(|object| object.name().strip_suffix(".json")?.parse::<NonZeroU32>().ok());
     let Some(number) = numbers.max() else { return Ok(None) };
     let Some(record) = attempt(store, batch_id, number).await? else { return Ok(None) };
     Ok(Some(Latest { attempt: record, outcome: ended(store, batch_id, number).await? }))
@@ -336,6 +336,6 @@ mod tests {
         // Nothing was published, and the rides are too old now.
         began(&store).await;
         decide(&store, &outcome(2, 2, 0, 0)).await.unwrap();
-        assert_eq!(stale().await, []);
+        assert!(stale().await.is_empty());
     }
 }

@@ -67,8 +67,13 @@ struct RefreshForm {
     /// Number of the attempt among those of its batch, from 1.
     attempt: NonZeroU32,
     /// When the refresh was requested, RFC 3339 in UTC.
+    #[schemars(extend("pattern" = ASKED_AT))]
     asked_at: String,
 }
+
+#[cfg(test)]
+const ASKED_AT: &str =
+    "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z$";
 
 #[cfg(test)]
 fn example_of_attempt() -> serde_json::Value {

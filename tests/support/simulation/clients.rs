@@ -52,12 +52,10 @@ async fn refresh_all(world: Arc<World>, batch_ids: Vec<String>) {
         world.tell("weather", format_args!("edition {edition}"));
         let mut requests = JoinSet::new();
         for batch_id in &batch_ids {
-            let before = refreshes::latest(&objects, batch_id).await.expect("memory can be read");
-            let before = before.map_or(0, |latest| latest.attempt.refresh.attempt.get());
             // Two at the same time: they share an attempt, or the later one finds nothing to change.
             for copy in 0..1 + u64::from(!world.plan.rates.is_empty() && world.below(3) == 0) {
                 let process = Process::new(&world, "refresher", format!("refresher.{batch_id}.{copy}"), false);
-                requests.spawn(refresh(process, batch_id.clone(), before));
+                requests.spawn(refresh(process, batch_id.clone()));
             }
         }
         while let Some(ended) = requests.join_next().await {
@@ -67,7 +65,7 @@ async fn refresh_all(world: Arc<World>, batch_ids: Vec<String>) {
 }
 
 /// Requests a refresh until the broker has confirmed it, and waits for its end.
-async fn refresh(process: Arc<Process>, batch_id: String, before: u32) {
+async fn refresh(process: Arc<Process>, batch_id: String) {
     let world = &process.world;
     let store: Store = Arc::new(SimulatedStore::new(&process));
     let attempt = loop {
@@ -80,9 +78,6 @@ async fn refresh(process: Arc<Process>, batch_id: String, before: u32) {
             Ok::<_, String>((begun.attempt.refresh.attempt, message))
         };
         match done.await {
-            Ok((attempt, _)) if attempt.get() <= before => {
-                process.tell(format_args!("joined attempt {attempt}, which is older"));
-            }
             Ok((attempt, message)) => {
                 process.tell(format_args!("attempt {attempt} submitted"));
                 if !world.plan.rates.is_empty() && world.below(3) == 0 {

@@ -201,5 +201,5 @@ fn weather_of_rides(records: &mut Records<'_>) -> Result<Vec<WrittenWeather>, Ro
 fn written_weather(record: Record<'_>) -> WrittenWeather {
     let station = record.field(columns::GROUNDSTATION);
     let elements = columns::WEATHER.map(|column| record.field(column));
-    (!station.is_empty()).then(|| [&[station], elements.as_slice()].concat().join(&b','))
+    (!station.is_empty()).then(|| [&[station][..], &elements].concat().join(&b','))
 }

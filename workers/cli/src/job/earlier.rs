@@ -1,6 +1,5 @@
 //! The report on a dataset that an earlier command produced.
 
-use super::refresh;
 use common::{document::RefreshOutcome, ride::Counts};
 use indicatif::HumanCount;
 use jiff::Timestamp;
@@ -79,7 +78,7 @@ impl EarlierDataset {
             }
         }
         let _ = match &self.refreshed {
-            Some(outcome) => writeln!(text, "\n  They were joined again: {}.", refresh::in_words(outcome)),
+            Some(outcome) => writeln!(text, "\n  They were joined again: {}.", in_words(outcome)),
             None => writeln!(
                 text,
                 "\n  To join its rides again with the weather as of now: --refresh, or wildrydes refresh {}",
@@ -114,9 +113,29 @@ impl Changes {
     }
 }
 
+/// Describes the outcome of a refresh for a person, as in `revision 2: 123 rides gained weather, 4 changed, 0 lost`.
+pub(super) fn in_words(outcome: &RefreshOutcome) -> String {
+    let RefreshOutcome { revision, gained, altered, lost, not_yet_published, .. } = outcome;
+    let count = |count: &u64| HumanCount(*count).to_string();
+    let mut text = match outcome.is_changed() {
+        true => format!(
+            "revision {revision}: {} rides gained weather, {} changed, {} lost",
+            count(gained),
+            count(altered),
+            count(lost)
+        ),
+        false => format!("unchanged, revision {revision}"),
+    };
+    if *not_yet_published > 0 {
+        let _ = write!(text, "; {} wait for weather to be published", count(not_yet_published));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::schema::Described;
 
     #[test]
     fn text_names_date_counts_and_folder() {
@@ -144,5 +163,25 @@ mod tests {
             EarlierDataset { rides: 0, without_weather: 0, without_weather_by_reason: Counts::new(), ..earlier };
         let text = empty.text("rides.json");
         assert!(text.contains("it has no rides") && !text.contains("--refresh"), "{text}");
+    }
+
+    #[test]
+    fn an_outcome_says_what_changed_and_what_is_still_expected() {
+        let mut outcome = RefreshOutcome {
+            schema: RefreshOutcome::SCHEMA.name.to_owned(),
+            batch_id: "b".to_owned(),
+            attempt: NonZeroU32::MIN,
+            revision: NonZeroU32::MIN,
+            gained: 0,
+            altered: 0,
+            lost: 0,
+            not_yet_published: 12,
+            split_id: "r1-s".to_owned(),
+            rows_sha256: "0".repeat(64),
+        };
+        assert_eq!(in_words(&outcome), "unchanged, revision 1; 12 wait for weather to be published");
+        (outcome.gained, outcome.altered, outcome.not_yet_published) = (1_123, 4, 0);
+        outcome.revision = outcome.revision.saturating_add(1);
+        assert_eq!(in_words(&outcome), "revision 2: 1,123 rides gained weather, 4 changed, 0 lost");
     }
 }

@@ -1,6 +1,7 @@
 //! `refresh`: joins batches again with the weather as of now, with a fleet or in this process.
 
 use super::{
+    earlier::in_words,
     fleet::Fleet,
     follow::Follower,
     options::{FollowOptions, Goal},
@@ -13,7 +14,6 @@ use crate::{
 };
 use anyhow::{Context, anyhow};
 use common::{document::RefreshOutcome, message::BatchContent};
-use indicatif::HumanCount;
 use jiff::Timestamp;
 use records::{
     Store,
@@ -21,7 +21,7 @@ use records::{
 };
 use runtime::{Broker, MemoryBroker, Shutdown, client::Client, host};
 use serde_json::json;
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
 /// `refresh`
 pub(crate) async fn refresh(session: &Session, options: &RefreshOptions) -> Result<(), Failed> {
@@ -129,25 +129,6 @@ pub(super) async fn outcome_of(store: &Store, submission: &Submission) -> Result
     }
 }
 
-/// Describes the outcome of a refresh for a person, as in `revision 2: 123 rides gained weather, 4 changed, 0 lost`.
-pub(super) fn in_words(outcome: &RefreshOutcome) -> String {
-    let RefreshOutcome { revision, gained, altered, lost, not_yet_published, .. } = outcome;
-    let count = |count: &u64| HumanCount(*count).to_string();
-    let mut text = match outcome.is_changed() {
-        true => format!(
-            "revision {revision}: {} rides gained weather, {} changed, {} lost",
-            count(gained),
-            count(altered),
-            count(lost)
-        ),
-        false => format!("unchanged, revision {revision}"),
-    };
-    if *not_yet_published > 0 {
-        let _ = write!(text, "; {} wait for weather to be published", count(not_yet_published));
-    }
-    text
-}
-
 /// Prints the selected batches, of which none is refreshed.
 fn print_selected(session: &Session, ids: &[String]) -> Result<(), Failed> {
     match (session.shared.json, ids) {
@@ -195,31 +176,4 @@ async fn print(session: &Session, store: &Store, outcome: &Outcome) -> Result<()
         }
     }
     if refused.is_empty() { Ok(()) } else { Err(Failed::Refused(refused.join("\n"))) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use common::schema::Described;
-    use std::num::NonZeroU32;
-
-    #[test]
-    fn an_outcome_says_what_changed_and_what_is_still_expected() {
-        let mut outcome = RefreshOutcome {
-            schema: RefreshOutcome::SCHEMA.name.to_owned(),
-            batch_id: "b".to_owned(),
-            attempt: NonZeroU32::MIN,
-            revision: NonZeroU32::MIN,
-            gained: 0,
-            altered: 0,
-            lost: 0,
-            not_yet_published: 12,
-            split_id: "r1-s".to_owned(),
-            rows_sha256: "0".repeat(64),
-        };
-        assert_eq!(in_words(&outcome), "unchanged, revision 1; 12 wait for weather to be published");
-        (outcome.gained, outcome.altered, outcome.not_yet_published) = (1_123, 4, 0);
-        outcome.revision = outcome.revision.saturating_add(1);
-        assert_eq!(in_words(&outcome), "revision 2: 1,123 rides gained weather, 4 changed, 0 lost");
-    }
 }

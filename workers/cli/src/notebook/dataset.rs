@@ -19,11 +19,17 @@ use records::{
     layout, store,
 };
 use runtime::host::offload;
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Maximum number of blocks that are parsed at once, which bounds the memory.
 const PARSERS: usize = 2;
+
+/// Numbers of revisions by batch id.
+pub(crate) type Revisions<'a> = BTreeMap<&'a str, NonZeroU32>;
 
 /// The selected datasets.
 pub(crate) struct Datasets {
@@ -73,6 +79,12 @@ impl Datasets {
             )));
         }
         Ok(Self { store, manifests, labelled: selection.labelled, unique: selection.unique })
+    }
+
+    /// Returns the number of the revision of each dataset that has more than one, by batch id.
+    pub(crate) fn revisions(&self) -> Revisions<'_> {
+        let later = self.manifests.iter().filter_map(|manifest| Some((manifest.batch_id.as_str(), manifest.revision?)));
+        later.collect()
     }
 
     /// Returns the number of rides in all datasets.

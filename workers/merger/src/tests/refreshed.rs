@@ -94,12 +94,12 @@ async fn unchanged_weather_makes_no_revision_and_no_announcement() {
     let store = joined().await;
     let before = below(&store, "dataset/").await;
     let refresh = begin(&store).await;
-    assert_eq!(deliver_all(&small_parts(&store), &again(refresh, 1, same)).await, []);
+    assert!(deliver_all(&small_parts(&store), &again(refresh, 1, same)).await.is_empty());
     assert!(!outcome(&store, refresh).await.is_changed());
     assert_eq!(below(&store, "dataset/").await, before);
     assert!(below(&store, "staging/").await.is_empty());
     // Its late duplicates have no effect.
-    assert_eq!(deliver_all(&small_parts(&store), &again(refresh, 1, same)).await, []);
+    assert!(deliver_all(&small_parts(&store), &again(refresh, 1, same)).await.is_empty());
     assert!(below(&store, "staging/").await.is_empty());
 }
 

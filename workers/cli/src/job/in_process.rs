@@ -95,7 +95,7 @@ async fn refresh_earlier(
         outcome.batches.iter().filter(is_earlier).map(|(submission, _)| submission.batch_id.clone()).collect();
     ids.sort_unstable();
     ids.dedup();
-    let submissions = begin_all(client, store, &ids).await?;
+    let submissions = begin_all(client, store, &ids, false).await?;
     let refreshed = follower.follow(client, store, submissions, follow_options).await?;
     outcome.model = refreshed.model.or(outcome.model.take());
     for (again, ended) in refreshed.batches {

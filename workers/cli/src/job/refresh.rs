@@ -13,8 +13,7 @@ use crate::{
     session::{Failed, Session, user_and_host},
 };
 use anyhow::{Context, anyhow};
-use common::{document::RefreshOutcome, message::BatchContent};
-use jiff::Timestamp;
+use common::{document::RefreshOutcome, message::BatchContent, outcome::Failure};
 use records::{
     Store,
     refreshes::{self, Begun},
@@ -40,12 +39,12 @@ pub(crate) async fn refresh(session: &Session, options: &RefreshOptions) -> Resu
             )));
         }
         session.prove(&store).await?;
-        return in_process(session, &store, &ids).await;
+        return in_process(session, &store, &ids, options.stale).await;
     }
     let broker: Arc<dyn Broker> = session.broker()?;
     let client = Client::connect(broker.as_ref(), "wildrydes refresh").await?;
     let mut follower = Follower::start(&broker, &client, &store).await?;
-    let submissions = begin_all(&client, &store, &ids).await?;
+    let submissions = begin_all(&client, &store, &ids, options.stale).await?;
     if options.no_wait {
         print_begun(session, &submissions);
         client.close().await;
@@ -65,15 +64,15 @@ pub(crate) async fn refresh(session: &Session, options: &RefreshOptions) -> Resu
     print(session, &store, &outcome).await
 }
 
-/// Refreshes batches with all workers in this process, and trains on the revisions.
-async fn in_process(session: &Session, store: &Store, ids: &[String]) -> Result<(), Failed> {
+/// Refreshes batches with all workers in this process, and trains on the revisions. `skips` as for [`begin_all`].
+async fn in_process(session: &Session, store: &Store, ids: &[String], skips: bool) -> Result<(), Failed> {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
     let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), Shutdown::new(), None)?;
     let client = Client::connect(broker.as_ref(), "wildrydes refresh").await?;
     let follow_options = FollowOptions::new(session, Goal::Model, false)?;
     let following = async {
         let mut follower = Follower::start(&broker, &client, store).await?;
-        let submissions = begin_all(&client, store, ids).await?;
+        let submissions = begin_all(&client, store, ids, skips).await?;
         follower.follow(&client, store, submissions, follow_options).await
     };
     let outcome = tokio::select! {
@@ -90,12 +89,23 @@ async fn in_process(session: &Session, store: &Store, ids: &[String]) -> Result<
 }
 
 /// Begins a refresh of each batch, or joins the one in progress, and publishes it. All of them have the same time, so that the fleet
-/// fetches the weather of their stations once.
-pub(super) async fn begin_all(client: &Client, store: &Store, ids: &[String]) -> Result<Vec<Submission>, Failed> {
-    let now = host::now();
+/// fetches the weather of their stations once. With `skips`, leaves out batches that cannot be refreshed, with a line in the log.
+pub(super) async fn begin_all(
+    client: &Client,
+    store: &Store,
+    ids: &[String],
+    skips: bool,
+) -> Result<Vec<Submission>, Failed> {
+    let (now, by) = (host::now(), format!("{} (wildrydes refresh)", user_and_host()));
     let mut submissions = Vec::new();
     for id in ids {
-        let Begun { attempt, message, .. } = begin(store, id, now).await?;
+        let Begun { attempt, message, .. } = match refreshes::begin(store, id, now, &by).await {
+            Err(Failure::Permanent { why, .. }) if skips => {
+                tracing::error!(batch_id = id, why, "this batch is not refreshed");
+                continue;
+            }
+            begun => begun.with_context(|| format!("batch {id}"))?,
+        };
         let trace_id = client.publish(&message).await?;
         let sha256 = match message.content {
             BatchContent::Reference { sha256, .. } => sha256,
@@ -114,11 +124,6 @@ pub(super) async fn begin_all(client: &Client, store: &Store, ids: &[String]) ->
         });
     }
     Ok(submissions)
-}
-
-async fn begin(store: &Store, id: &str, now: Timestamp) -> Result<Begun, Failed> {
-    let begun = refreshes::begin(store, id, now, &format!("{} (wildrydes refresh)", user_and_host())).await;
-    Ok(begun.with_context(|| format!("batch {id}"))?)
 }
 
 /// Reads the outcome of a refresh that a command followed to its end; `None` if a message of it is a dead letter.

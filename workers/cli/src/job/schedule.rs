@@ -42,7 +42,7 @@ async fn refresh_once(broker: &dyn Broker, store: &Store) -> Result<usize, Faile
         return Ok(0);
     }
     let client = Client::connect(broker, "wildrydes refresh").await?;
-    let begun = begin_all(&client, store, &ids).await;
+    let begun = begin_all(&client, store, &ids, true).await;
     client.close().await;
     Ok(begun?.len())
 }

@@ -17,8 +17,8 @@ fn published_until(last: Date) -> String {
     let mut text = STATION_HEADING.to_owned();
     let mut day = Date::new(last.year() - 1, 1, 1).expect("a date");
     while day <= last {
-        let date = day.strftime("%Y%m%d");
-        for (element, value) in [("TMIN", 50 + day.day()), ("TMAX", 150 + day.day()), ("PRCP", 3 * (day.day() % 4))] {
+        let (date, number) = (day.strftime("%Y%m%d"), i32::from(day.day()));
+        for (element, value) in [("TMIN", 50 + number), ("TMAX", 150 + number), ("PRCP", 3 * (number % 4))] {
             writeln!(text, "{STATION},{date},{element},{value},,,W,").expect("a text");
         }
         day = day.tomorrow().expect("a date");

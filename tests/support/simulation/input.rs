@@ -85,11 +85,12 @@ impl Input {
 
     /// Ids of the batches that get a dataset, sorted.
     pub fn datasets(&self) -> BTreeSet<&str> {
-        let batch_id = |submission: &'_ Submission| match &submission.fate {
+        let fates = self.submissions.iter().map(|submission| &submission.fate);
+        let batch_ids = fates.filter_map(|fate| match fate {
             Fate::Dataset(batch_id) | Fate::Contested(batch_id) => Some(batch_id.as_str()),
             Fate::DeadLetter(..) => None,
-        };
-        self.submissions.iter().filter_map(batch_id).collect()
+        });
+        batch_ids.collect()
     }
 
     /// The submissions without those that lost a contest for a batch id.

@@ -133,7 +133,7 @@ proptest! {
 
         let stored = block_on(manifest(&store, "b")).unwrap().unwrap();
         prop_assert_eq!(&stored.manifest, &written);
-        prop_assert_eq!(block_on(list(&store)).unwrap(), ["b"]);
+        prop_assert_eq!(block_on(list(&store)).unwrap(), BTreeMap::from([("b".to_owned(), FIRST_REVISION)]));
         let read = block_on(read_all(&store, &written, parsers, block_bytes)).unwrap();
         prop_assert_eq!(read, rides.iter().map(expected).collect::<Vec<_>>());
 

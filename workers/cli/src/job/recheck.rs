@@ -67,13 +67,13 @@ pub(crate) async fn look(
     };
     Ok(Some(EarlierDataset {
         made_at,
+        revision: manifest.revision(),
+        batch_id: manifest.batch_id,
         rides: manifest.accepted,
         without_weather: manifest.without_weather.values().sum(),
         without_weather_by_reason: manifest.without_weather,
         looked_up_again,
         not_looked_up,
-        revision: manifest.revision(),
-        batch_id: manifest.batch_id,
         refreshed: None,
     }))
 }

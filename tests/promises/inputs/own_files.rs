@@ -64,7 +64,11 @@ fn a_dataset_from_before_the_weather_was_corrected_is_named() {
     job = job.option("--refresh");
     let third = job.run("rides.json", rides(5).join("\n"));
     let refreshed = &third.json["batches"][0]["earlier"]["refreshed"];
-    assert_eq!((third.with_weather(), &refreshed["revision"], &refreshed["gained"]), (5, &2.into(), &1.into()), "{third:?}");
+    assert_eq!(
+        (third.with_weather(), &refreshed["revision"], &refreshed["gained"]),
+        (5, &2.into(), &1.into()),
+        "{third:?}"
+    );
     assert_eq!(first_revision(), before);
     let manifests: Vec<&str> = ["r2", "r3"].into_iter().filter(|name| dataset.join(name).exists()).collect();
     assert_eq!(manifests, ["r2"]);

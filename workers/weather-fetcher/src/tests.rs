@@ -4,9 +4,9 @@ mod answers;
 mod broken;
 mod forms;
 mod inspection;
-mod refreshed;
 #[path = "../../../tests/support/noaa.rs"]
 pub(crate) mod noaa;
+mod refreshed;
 
 use crate::{Settings, WeatherFetcher};
 use common::{

@@ -141,6 +141,9 @@ pub enum WeatherMissing {
     NoStationInReach,
     /// Stations lie within `max_station_km`, but none has all three elements on the date.
     NoObservationOnDate,
+    /// As [`Self::NoObservationOnDate`], and the observations of the date are still expected: it is too recent, or in the
+    /// future.
+    NotYetPublished,
 }
 
 /// Why a ride was rejected. The codes are stable and part of the contract.

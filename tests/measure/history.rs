@@ -7,7 +7,7 @@
 use anyhow::{Context, anyhow, ensure};
 use clap::Parser;
 use common::{
-    dataset::{Claim, Manifest},
+    dataset::{Claim, FIRST_REVISION, Manifest},
     reading::Reading,
     schema::Described,
 };
@@ -171,7 +171,7 @@ fn remove(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
         fs::remove_file(store.join(layout::batch_log_entry(number)))?;
     }
     fs::remove_file(store.join(layout::claim(batch_id)))?;
-    fs::remove_file(store.join(layout::manifest(batch_id)))?;
+    fs::remove_file(store.join(layout::manifest(batch_id, FIRST_REVISION)))?;
     Ok(fs::remove_dir(store.join(layout::dataset(batch_id)))?)
 }
 
@@ -195,6 +195,7 @@ fn write(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
     let manifest = Manifest {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.clone(),
+        revision: None,
         sha256,
         columns: column_names().map(str::to_owned).to_vec(),
         received: 100,
@@ -208,7 +209,7 @@ fn write(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
         files: Vec::new(),
     };
     fs::create_dir(store.join(layout::dataset(&batch_id)))?;
-    fs::write(store.join(layout::manifest(&batch_id)), serde_json::to_vec_pretty(&manifest)?)?;
+    fs::write(store.join(layout::manifest(&batch_id, FIRST_REVISION)), serde_json::to_vec_pretty(&manifest)?)?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Complete datasets, as the merger writes them, made without a fleet.
 
 use common::{
-    dataset::{DatasetFile, Manifest},
+    dataset::{DatasetFile, FIRST_REVISION, Manifest},
     message::DatasetReady,
     schema::Described,
 };
@@ -45,7 +45,7 @@ pub async fn write(store: &impl ObjectStore, batch_id: &str, rides: u64) -> Data
 pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, rides: u64) -> DatasetReady {
     let body = column_names().join(",") + "\n" + rows;
     let file = DatasetFile {
-        path: layout::dataset_part(batch_id, 0),
+        path: layout::dataset_part(batch_id, FIRST_REVISION, 0),
         bytes: body.len() as u64,
         rows: rides,
         sha256: hex::encode(Sha256::digest(&body)),
@@ -54,6 +54,7 @@ pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, ri
     let manifest = Manifest {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.to_owned(),
+        revision: None,
         sha256: "0".repeat(64),
         columns: column_names().map(str::to_owned).to_vec(),
         received: rides,
@@ -68,7 +69,7 @@ pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, ri
     };
     let bytes = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
-    let path = layout::manifest(batch_id);
+    let path = layout::manifest(batch_id, FIRST_REVISION);
     store.put(&Path::from(path.as_str()), bytes.into()).await.expect("the store takes it");
-    DatasetReady { batch_id: batch_id.to_owned(), manifest: path, manifest_sha256, rides }
+    DatasetReady { batch_id: batch_id.to_owned(), manifest: path, manifest_sha256, rides, revision: None }
 }

@@ -139,7 +139,7 @@ struct Log {
 
 #[derive(Debug)]
 struct Shared {
-    data: Data,
+    data: Mutex<Data>,
     forbids_missing: AtomicBool,
     log: Mutex<Log>,
     held: watch::Sender<usize>,
@@ -170,12 +170,18 @@ impl Noaa {
         let address = listener.local_addr()?;
         let log = Mutex::new(Log::default());
         let (held, released) = (watch::Sender::new(0), watch::Sender::new(false));
+        let data = Mutex::new(data);
         let shared = Arc::new(Shared { data, forbids_missing: AtomicBool::new(false), log, held, released });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;
         });
         Ok(Self { shared, address, server })
+    }
+
+    /// Serves other data from now on.
+    pub fn publish(&self, data: Data) {
+        *self.shared.data.lock().unwrap_or_else(PoisonError::into_inner) = data;
     }
 
     /// The bucket's base URL.
@@ -239,7 +245,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: header::He
         log.requests.push(asked);
         fault
     };
-    let file = content(&shared.data, &uri);
+    let file = content(&shared.data.lock().unwrap_or_else(PoisonError::into_inner), &uri);
     match fault {
         None if file.is_none() && shared.forbids_missing.load(Ordering::Relaxed) => {
             StatusCode::FORBIDDEN.into_response()

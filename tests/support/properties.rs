@@ -136,7 +136,7 @@ fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Validatio
         ride_ids.count(content);
     }
     let chunk_size = chunk_size.max(1);
-    let mut split = Split::new("batch", "s".to_owned(), chunk_size, ride_ids);
+    let mut split = Split::new("batch", "s".to_owned(), None, chunk_size, ride_ids);
     let mut chunks = Vec::new();
     for (index, (raw, content)) in (0..).zip(elements) {
         split.take(Element { index, raw, content: content.clone() }).expect("there are few ride ids");

@@ -11,8 +11,11 @@
 //! batch-log/earlier.txt                 the ids of the batches older than the log, oldest first, one per line
 //! rejected/<batch_id>.ndjson            rejected rides with index, field and reason
 //! staging/<batch_id>/<split_id>/...     enriched chunks waiting for the batch to be complete, by splitting
-//! dataset/<batch_id>/part-00000.csv     the joined rides
-//! dataset/<batch_id>/manifest.json      written last: the dataset is complete
+//! dataset/<batch_id>/part-00000.csv     the joined rides: the first revision of the dataset
+//! dataset/<batch_id>/manifest.json      written last: the revision is complete
+//! dataset/<batch_id>/r<n>/...           the same for revision n, from 2
+//! refreshes/<batch_id>/<k>.json         the k-th attempt to join a batch again, k from 1 in ten digits, written once
+//! refreshes/<batch_id>/<k>.outcome.json its outcome, written once
 //! weather/<station>/<year>.csv          cached weather
 //! weather/warnings/<station>.json       rows and days left out of a station's file, for people
 //! models/<model>/<id>/model.json        the artefact
@@ -32,8 +35,11 @@
 //! ```
 
 pub use common::object_path::{DATASET, MODELS, RAW, is_below};
-use common::{coding::Coding, document::VersionDocument, features::breed_name, model::AliasName};
+use common::{
+    coding::Coding, dataset::FIRST_REVISION, document::VersionDocument, features::breed_name, model::AliasName,
+};
 use sha2::{Digest, Sha256};
+use std::num::NonZeroU32;
 
 /// Prefix of the records of batches uploaded over HTTP.
 pub const UPLOADS: &str = "uploads";
@@ -164,19 +170,60 @@ pub fn staged_split(batch_id: &str, split_id: Option<&str>) -> String {
     format!("{}/split.json", splitting(batch_id, split_id))
 }
 
-/// Folder of a dataset.
+/// Folder of a dataset with all its revisions.
 pub fn dataset(batch_id: &str) -> String {
     format!("{DATASET}/{batch_id}")
 }
 
-/// Path of a part of a dataset; `part` counts from 0.
-pub fn dataset_part(batch_id: &str, part: u32) -> String {
-    format!("{DATASET}/{batch_id}/part-{part:05}.csv")
+/// Folder of a revision of a dataset. The first one is in the dataset's own folder.
+pub fn dataset_revision(batch_id: &str, revision: NonZeroU32) -> String {
+    match revision.get() {
+        1 => dataset(batch_id),
+        later => format!("{DATASET}/{batch_id}/r{later}"),
+    }
 }
 
-/// Path of the manifest of a dataset.
-pub fn manifest(batch_id: &str) -> String {
-    format!("{DATASET}/{batch_id}/manifest.json")
+/// Path of a part of a dataset's revision; `part` counts from 0.
+pub fn dataset_part(batch_id: &str, revision: NonZeroU32, part: u32) -> String {
+    format!("{}/part-{part:05}.csv", dataset_revision(batch_id, revision))
+}
+
+/// Name of every manifest.
+const MANIFEST: &str = "manifest.json";
+
+/// Path of the manifest of a dataset's revision.
+pub fn manifest(batch_id: &str, revision: NonZeroU32) -> String {
+    format!("{}/{MANIFEST}", dataset_revision(batch_id, revision))
+}
+
+/// Splits the path of a manifest into its batch id and revision; `None` for other paths.
+pub(crate) fn manifest_parts(path: &str) -> Option<(&str, NonZeroU32)> {
+    let mut parts = path.strip_prefix(DATASET)?.strip_prefix('/')?.split('/');
+    let batch_id = parts.next()?;
+    let revision = match (parts.next()?, parts.next(), parts.next()) {
+        (MANIFEST, None, None) => FIRST_REVISION,
+        (folder, Some(MANIFEST), None) => folder.strip_prefix('r')?.parse().ok()?,
+        _ => return None,
+    };
+    (manifest(batch_id, revision) == path).then_some((batch_id, revision))
+}
+
+/// Prefix of the attempts to join batches again.
+pub const REFRESHES: &str = "refreshes";
+
+/// Folder of the attempts to join a batch again.
+pub fn refreshes(batch_id: &str) -> String {
+    format!("{REFRESHES}/{batch_id}")
+}
+
+/// Path of an attempt to join a batch again.
+pub fn refresh(batch_id: &str, attempt: NonZeroU32) -> String {
+    format!("{REFRESHES}/{batch_id}/{attempt:010}.json")
+}
+
+/// Path of the outcome of an attempt to join a batch again.
+pub fn refresh_outcome(batch_id: &str, attempt: NonZeroU32) -> String {
+    format!("{REFRESHES}/{batch_id}/{attempt:010}.outcome.json")
 }
 
 /// Path of the cached weather of one station in one year.
@@ -348,6 +395,24 @@ mod tests {
         ] {
             assert!(!is_below(RAW, path), "{path:?}");
         }
-        assert!(is_below(&dataset("b"), &dataset_part("b", 7)) && !is_below(&dataset("b"), &dataset_part("bb", 7)));
+        let part = |batch_id| dataset_part(batch_id, FIRST_REVISION, 7);
+        assert!(is_below(&dataset("b"), &part("b")) && !is_below(&dataset("b"), &part("bb")));
+    }
+
+    #[test]
+    fn the_path_of_a_manifest_names_its_revision() {
+        for revision in [1, 2, 10, u32::MAX].map(|revision| NonZeroU32::new(revision).unwrap()) {
+            assert_eq!(manifest_parts(&manifest("r2", revision)), Some(("r2", revision)));
+            assert_eq!(manifest_parts(&dataset_part("r2", revision, 0)), None);
+        }
+        for other in [
+            "b/r1/manifest.json",
+            "b/r02/manifest.json",
+            "b/r0/manifest.json",
+            "b/r2/c/manifest.json",
+            "b/q2/manifest.json",
+        ] {
+            assert_eq!(manifest_parts(&format!("dataset/{other}")), None, "{other}");
+        }
     }
 }

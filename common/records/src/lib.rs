@@ -8,7 +8,8 @@
 //! uploads     bytes and records of submitted batches       batches     records, claim and state of a batch
 //! batch_log   the batches in their order of arrival        staging     enriched chunks, until their batch is complete
 //! datasets    joined rides and their manifests             registry    model versions and their aliases
-//! serving     serving statistics and scored rides          control     paused workers, and why workers wait
+//! refreshes   attempts to join a batch again               control     paused workers, and why workers wait
+//! serving     serving statistics and scored rides
 //! tls         the cryptography of all connections
 //! ```
 
@@ -17,6 +18,7 @@ pub mod batches;
 pub mod control;
 pub mod datasets;
 pub mod layout;
+pub mod refreshes;
 pub mod registry;
 pub mod serving;
 pub mod staging;

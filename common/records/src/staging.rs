@@ -2,9 +2,13 @@
 
 use super::{Store, store};
 use crate::layout;
-use common::{dataset::Claim, message::BatchSplit, outcome::Failure};
+use common::{
+    dataset::Claim,
+    message::{BatchSplit, attempt_of_split},
+    outcome::Failure,
+};
 use futures::TryStreamExt;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 /// Number of staged rides of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,12 +74,22 @@ pub async fn batches(store: &Store) -> Result<Vec<String>, Failure> {
     store::folders(store, layout::STAGING).await
 }
 
-/// Returns the paths of a batch's staged objects.
+/// Returns the paths of a batch's staged objects: those of the first join under `None`, those of each attempt to join the
+/// batch again under its number.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be read.
-pub async fn objects(store: &Store, batch_id: &str) -> Result<Vec<String>, Failure> {
-    store::list(store, &layout::staging(batch_id)).map_ok(|object| object.path).try_collect().await
+pub async fn objects(store: &Store, batch_id: &str) -> Result<BTreeMap<Option<NonZeroU32>, Vec<String>>, Failure> {
+    let folder = layout::staging(batch_id);
+    let mut by_attempt: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    let mut objects = store::list(store, &folder);
+    while let Some(object) = objects.try_next().await? {
+        let below = object.path.strip_prefix(&folder).unwrap_or_default();
+        let attempt =
+            below.trim_start_matches('/').split_once('/').and_then(|(split_id, _)| attempt_of_split(split_id));
+        by_attempt.entry(attempt).or_default().push(object.path);
+    }
+    Ok(by_attempt)
 }
 
 /// Removes staged objects; returns their number.
@@ -86,8 +100,9 @@ pub async fn remove(store: &Store, objects: Vec<String>) -> Result<u64, Failure>
     store::remove_each(store, objects.into_iter()).await
 }
 
-/// Removes all staged objects of a finished batch, of every splitting. The `batch-split` message of `split_id` is removed last:
-/// if it is missing, the rest is removed already.
+/// Removes all staged objects of a finished join, of every splitting: those of the first join, or those of the attempt to join
+/// the batch again that `split_id` belongs to. The `batch-split` message of `split_id` is removed last: if it is missing, the
+/// rest is removed already.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be used.
@@ -96,7 +111,8 @@ pub async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>) -> Res
     if !store::exists(store, &split).await? {
         return Ok(());
     }
-    let mut others = objects(store, batch_id).await?;
+    let attempt = split_id.and_then(attempt_of_split);
+    let mut others = objects(store, batch_id).await?.remove(&attempt).unwrap_or_default();
     others.retain(|path| *path != split);
     remove(store, others).await?;
     store::remove(store, &split).await
@@ -133,6 +149,7 @@ mod tests {
             sha256: "0".repeat(64),
             split_id: Some("current".to_owned()),
             digest: None,
+            refresh: None,
             chunks: 3,
             received: 25,
             accepted: 25,
@@ -145,5 +162,24 @@ mod tests {
         assert!(has(&store, "b", None).await.unwrap() && has(&store, "b", Some(2)).await.unwrap());
         assert!(!has(&store, "b", Some(3)).await.unwrap());
         assert_eq!(look(&store, &claim).await.unwrap(), Staged { rides: 25, total: Some(25) });
+    }
+    /// Late messages of the first join clear none of the chunks of an attempt in progress, and the other way round.
+    #[tokio::test]
+    async fn a_finished_join_clears_its_own_chunks_alone() {
+        let store: Store = Arc::new(InMemory::new());
+        let splittings = [None, Some("s"), Some("r1-s"), Some("r1-t"), Some("r2-s")];
+        for split_id in splittings {
+            store::write(&store, &layout::staged_chunk("b", split_id, 0), "x").await.unwrap();
+            store::write(&store, &layout::staged_split("b", split_id), "{}").await.unwrap();
+        }
+        let counts = async || -> Vec<(Option<u32>, usize)> {
+            let staged = objects(&store, "b").await.unwrap();
+            staged.into_iter().map(|(attempt, paths)| (attempt.map(NonZeroU32::get), paths.len())).collect()
+        };
+        assert_eq!(counts().await, [(None, 4), (Some(1), 4), (Some(2), 2)]);
+        clear(&store, "b", Some("r1-t")).await.unwrap();
+        assert_eq!(counts().await, [(None, 4), (Some(2), 2)]);
+        clear(&store, "b", Some("s")).await.unwrap();
+        assert_eq!(counts().await, [(Some(2), 2)]);
     }
 }

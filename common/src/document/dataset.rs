@@ -1,20 +1,29 @@
 //! The dataset of a batch: plain CSV files and the manifest that makes them visible.
 
-use crate::{reading::Reading, ride::Counts};
+use crate::{
+    reading::Reading,
+    ride::{Counts, WeatherMissing},
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 /// Maximum size of one dataset file in bytes; a file ends at the last row that fits.
 pub const PART_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// The contents of a complete dataset. A pure function of the batch's bytes and the weather: independent of clock and
-/// host.
+/// Number of a dataset's first revision.
+pub const FIRST_REVISION: NonZeroU32 = NonZeroU32::MIN;
+
+/// The contents of a complete revision of a dataset. A pure function of the batch's bytes, the weather and the number of the
+/// revision: independent of clock and host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Name of its schema.
     pub schema: String,
     /// Batch id.
     pub batch_id: String,
+    /// Number of the revision, from 2; `None` for the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<NonZeroU32>,
     /// SHA-256 of the batch's bytes as received, 64 hex digits.
     pub sha256: String,
     /// Columns of the files, in order: those that `records::datasets` writes.
@@ -37,6 +46,19 @@ pub struct Manifest {
     pub stations: BTreeMap<String, u64>,
     /// The dataset files, in the order of the batch.
     pub files: Vec<DatasetFile>,
+}
+
+impl Manifest {
+    /// Returns the number of the revision, from 1.
+    pub fn revision(&self) -> NonZeroU32 {
+        self.revision.unwrap_or(FIRST_REVISION)
+    }
+
+    /// Returns the number of rides whose weather is still expected.
+    pub fn not_yet_published(&self) -> u64 {
+        let code: &str = WeatherMissing::NotYetPublished.into();
+        self.without_weather.get(code).copied().unwrap_or(0)
+    }
 }
 
 /// One file of a dataset.

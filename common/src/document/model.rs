@@ -25,6 +25,7 @@ pub use settings::{Criterion, TrainingSettings};
 
 use crate::features::FEATURES;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 
 /// A trained model. A pure function of its dataset manifests and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +96,9 @@ pub struct TrainedOn {
     pub batch_id: String,
     /// SHA-256 of the bytes of the dataset's manifest, 64 hex digits.
     pub manifest_sha256: String,
+    /// Number of the dataset's revision, from 2; `None` for the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<NonZeroU32>,
 }
 
 /// Numbers of rides used and left out.

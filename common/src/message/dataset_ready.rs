@@ -9,6 +9,7 @@ use crate::{
     object_path,
 };
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 
 /// The manifest of a batch is written, and all files that it names can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,11 +22,17 @@ pub struct DatasetReady {
     pub manifest_sha256: String,
     /// Number of rides in the dataset.
     pub rides: u64,
+    /// Number of the dataset's revision, from 2; `None` for the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<NonZeroU32>,
 }
 
 impl Message for DatasetReady {
     fn message_id(&self) -> String {
-        format!("{}/dataset-ready", self.batch_id)
+        match self.revision {
+            Some(revision) => format!("{}/dataset-ready/{revision}", self.batch_id),
+            None => format!("{}/dataset-ready", self.batch_id),
+        }
     }
 
     fn batch_id(&self) -> Option<&str> {

@@ -5,6 +5,7 @@ use crate::{
         check::{check_batch_id, check_provenance},
         decode::Message,
         object,
+        refresh::{self, Refresh},
         violation::Violation,
     },
     ride::{self, Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
@@ -25,6 +26,9 @@ pub struct EnrichedChunk {
     /// Fingerprint of the bytes that the rides were read from, 32 hex digits, as in the ride chunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The attempt to join the batch again that this message belongs to; `None` in the first join.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
+    pub refresh: Option<Refresh>,
     /// The rides, in the order of the ride chunk.
     #[serde(deserialize_with = "object::list")]
     pub rides: Vec<EnrichedRide>,
@@ -66,7 +70,17 @@ struct Wire {
     tmin: Option<i32>,
     tmax: Option<i32>,
     prcp: Option<i32>,
-    weather_missing: Option<WeatherMissing>,
+    weather_missing: Option<Missing>,
+    weather_expected: Option<bool>,
+}
+
+/// The reasons on the wire. [`WeatherMissing::NotYetPublished`] is `no_observation_on_date` with `weather_expected`, because
+/// earlier versions refuse other reasons.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Missing {
+    NoStationInReach,
+    NoObservationOnDate,
 }
 
 impl TryFrom<Wire> for EnrichedRide {
@@ -78,7 +92,11 @@ impl TryFrom<Wire> for EnrichedRide {
             (Some(groundstation), Some(ride::Kilometres(station_km)), Some(tmin), Some(tmax), Some(prcp), None) => {
                 Weather::Observed(Observation { groundstation, station_km, tmin, tmax, prcp })
             }
-            (None, None, None, None, None, Some(reason)) => Weather::Missing(reason),
+            (None, None, None, None, None, Some(reason)) => Weather::Missing(match (reason, wire.weather_expected) {
+                (Missing::NoStationInReach, _) => WeatherMissing::NoStationInReach,
+                (Missing::NoObservationOnDate, Some(true)) => WeatherMissing::NotYetPublished,
+                (Missing::NoObservationOnDate, _) => WeatherMissing::NoObservationOnDate,
+            }),
             _ => {
                 return Err(
                     "expected groundstation, station_km, tmin, tmax and prcp together, or weather_missing alone",
@@ -104,7 +122,7 @@ impl TryFrom<Wire> for EnrichedRide {
 impl Serialize for EnrichedRide {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { ride, weather } = self;
-        let mut wire = serializer.serialize_struct("EnrichedRide", 15)?;
+        let mut wire = serializer.serialize_struct("EnrichedRide", 16)?;
         wire.serialize_field("ride_id", &ride.ride_id)?;
         wire.serialize_field("name", &ride.name)?;
         if let Some(breed) = &ride.breed {
@@ -127,7 +145,18 @@ impl Serialize for EnrichedRide {
                 wire.serialize_field("tmax", &observation.tmax)?;
                 wire.serialize_field("prcp", &observation.prcp)?;
             }
-            Weather::Missing(reason) => wire.serialize_field("weather_missing", reason)?,
+            Weather::Missing(reason) => {
+                let on_wire = match reason {
+                    WeatherMissing::NoStationInReach => Missing::NoStationInReach,
+                    WeatherMissing::NoObservationOnDate | WeatherMissing::NotYetPublished => {
+                        Missing::NoObservationOnDate
+                    }
+                };
+                wire.serialize_field("weather_missing", &on_wire)?;
+                if *reason == WeatherMissing::NotYetPublished {
+                    wire.serialize_field("weather_expected", &true)?;
+                }
+            }
         }
         wire.end()
     }
@@ -135,7 +164,7 @@ impl Serialize for EnrichedRide {
 
 impl Message for EnrichedChunk {
     fn message_id(&self) -> String {
-        format!("{}/enriched-chunk/{}", self.batch_id, self.chunk)
+        format!("{}/enriched-chunk/{}", refresh::prefix(&self.batch_id, self.refresh), self.chunk)
     }
 
     fn batch_id(&self) -> Option<&str> {

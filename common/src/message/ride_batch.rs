@@ -4,6 +4,8 @@ use crate::{
     message::{
         check::{check_batch_id, check_object, check_sha256},
         decode::Message,
+        object,
+        refresh::{self, Refresh},
         violation::Violation,
     },
     reading::{Mapping, Reading, RidesAt},
@@ -26,6 +28,9 @@ pub struct RideBatch {
     /// How to read the rides, if the default does not fit the document.
     #[serde(flatten)]
     pub reading: Reading,
+    /// The attempt to join the batch again; `None` for a batch that is submitted. Beside a reference only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Refresh>,
     /// The rides, or a reference to them.
     #[serde(flatten)]
     pub content: BatchContent,
@@ -55,6 +60,8 @@ struct Wire {
     source: Option<String>,
     rides_at: Option<RidesAt>,
     map: Option<Mapping>,
+    #[serde(default, deserialize_with = "object::optional")]
+    refresh: Option<Refresh>,
     rides: Option<Vec<Value>>,
     object: Option<String>,
     sha256: Option<String>,
@@ -72,8 +79,11 @@ impl TryFrom<Wire> for RideBatch {
         if wire.rides_at.is_some() && matches!(content, BatchContent::Inline { .. }) {
             return Err("expected rides_at beside object alone: inline, the rides are at `rides`");
         }
+        if wire.refresh.is_some() && matches!(content, BatchContent::Inline { .. }) {
+            return Err("expected refresh beside object alone: only a stored batch is joined again");
+        }
         let reading = Reading { rides_at: wire.rides_at, map: wire.map.unwrap_or_default() };
-        Ok(Self { batch_id: wire.batch_id, source: wire.source, reading, content })
+        Ok(Self { batch_id: wire.batch_id, source: wire.source, reading, refresh: wire.refresh, content })
     }
 }
 
@@ -87,7 +97,7 @@ impl Message for RideBatch {
                 format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes))
             }
         };
-        format!("{name}/ride-batch")
+        format!("{}/ride-batch", refresh::prefix(&name, self.refresh))
     }
 
     fn batch_id(&self) -> Option<&str> {

@@ -5,6 +5,7 @@ use crate::{
         check::{check_batch_id, check_provenance},
         decode::Message,
         object,
+        refresh::{self, Refresh},
         violation::Violation,
     },
     ride::Ride,
@@ -25,6 +26,9 @@ pub struct RideChunk {
     /// Fingerprint of the bytes that the rides were read from, 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The attempt to join the batch again that this message belongs to; `None` in the first join.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
+    pub refresh: Option<Refresh>,
     /// The validated rides.
     #[serde(deserialize_with = "object::list")]
     pub rides: Vec<Ride>,
@@ -32,7 +36,7 @@ pub struct RideChunk {
 
 impl Message for RideChunk {
     fn message_id(&self) -> String {
-        format!("{}/ride-chunk/{}", self.batch_id, self.chunk)
+        format!("{}/ride-chunk/{}", refresh::prefix(&self.batch_id, self.refresh), self.chunk)
     }
 
     fn batch_id(&self) -> Option<&str> {

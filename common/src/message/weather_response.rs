@@ -230,7 +230,8 @@ impl From<WeatherMissing> for WeatherErrorCode {
     fn from(missing: WeatherMissing) -> Self {
         match missing {
             WeatherMissing::NoStationInReach => Self::NoStationInReach,
-            WeatherMissing::NoObservationOnDate => Self::NoObservationOnDate,
+            // Readers of earlier versions refuse other codes; the message of the error says more.
+            WeatherMissing::NoObservationOnDate | WeatherMissing::NotYetPublished => Self::NoObservationOnDate,
         }
     }
 }

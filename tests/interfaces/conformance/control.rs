@@ -54,6 +54,7 @@ fn split(batch_id: &str) -> Outgoing {
         sha256: "a".repeat(64),
         split_id: None,
         digest: None,
+        refresh: None,
         chunks: 0,
         received: 0,
         accepted: 0,

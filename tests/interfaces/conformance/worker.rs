@@ -129,6 +129,7 @@ pub(super) fn input(batch_id: &str) -> BatchSplit {
         sha256: "0".repeat(64),
         split_id: None,
         digest: None,
+        refresh: None,
         chunks: 0,
         received: 0,
         accepted: 0,
@@ -138,7 +139,13 @@ pub(super) fn input(batch_id: &str) -> BatchSplit {
 }
 
 pub(super) fn output(batch_id: &str) -> DatasetReady {
-    DatasetReady { batch_id: batch_id.to_owned(), manifest: "m".to_owned(), manifest_sha256: "0".repeat(64), rides: 0 }
+    DatasetReady {
+        batch_id: batch_id.to_owned(),
+        manifest: "m".to_owned(),
+        manifest_sha256: "0".repeat(64),
+        rides: 0,
+        revision: None,
+    }
 }
 
 async fn outputs_are_published_and_the_input_is_acknowledged(broker: Arc<dyn Broker>) {

@@ -9,8 +9,8 @@ use common::{
     message::{
         Assumed, BatchContent, BatchSplit, Climatology, Contribution, DatasetReady, EnrichedChunk, EnrichedRide,
         Fallback, Forecast, ModelPromoted, ModelRejected, PlaceWeather, PrecipitationUnit, ProbabilityInterval,
-        RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
-        ScoredBy, TemperatureUnit, Units, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+        Refresh, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        ScoreRide, ScoredBy, TemperatureUnit, Units, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
         WeatherResponse, WorkerControl,
     },
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
@@ -19,9 +19,11 @@ use common::{
     topology::queue,
     waiting::Waiting,
 };
+use jiff::Timestamp;
 use proptest::{collection::vec, option, prelude::*};
 use records::datasets::column_names;
 use serde_json::{Value, json};
+use std::num::NonZeroU32;
 
 pub fn text() -> impl Strategy<Value = String> {
     ".{0,30}"
@@ -115,6 +117,7 @@ fn weather() -> impl Strategy<Value = Weather> {
         observation().prop_map(Weather::Observed),
         Just(Weather::Missing(WeatherMissing::NoStationInReach)),
         Just(Weather::Missing(WeatherMissing::NoObservationOnDate)),
+        Just(Weather::Missing(WeatherMissing::NotYetPublished)),
     ]
 }
 
@@ -130,13 +133,15 @@ pub fn ride_batch() -> impl Strategy<Value = RideBatch> {
         ("raw(/[A-Za-z0-9_-][A-Za-z0-9._ -]{0,20}){1,3}", sha256())
             .prop_map(|(object, sha256)| BatchContent::Reference { object, sha256 }),
     ];
-    (option::of(batch_id()), option::of(text()), reading(), content).prop_map(|(batch_id, source, reading, content)| {
-        let rides_at = match content {
-            BatchContent::Inline { .. } => None,
-            BatchContent::Reference { .. } => reading.rides_at,
-        };
-        RideBatch { batch_id, source, reading: Reading { rides_at, ..reading }, content }
-    })
+    (option::of(batch_id()), option::of(text()), reading(), refresh(), content).prop_map(
+        |(batch_id, source, reading, refresh, content)| {
+            let (rides_at, refresh) = match content {
+                BatchContent::Inline { .. } => (None, None),
+                BatchContent::Reference { .. } => (reading.rides_at, refresh),
+            };
+            RideBatch { batch_id, source, reading: Reading { rides_at, ..reading }, refresh, content }
+        },
+    )
 }
 
 fn reading() -> impl Strategy<Value = Reading> {
@@ -156,38 +161,79 @@ fn reading() -> impl Strategy<Value = Reading> {
     })
 }
 
-/// The id of the splitting that a message comes from, and the digest of the bytes its rides were read from.
-fn provenance() -> impl Strategy<Value = (Option<String>, Option<String>)> {
-    (option::of(batch_id()), option::of("[0-9a-f]{32}"))
+/// The id of the splitting that a message comes from, the digest of the bytes its rides were read from, and the attempt to join
+/// the batch again.
+fn provenance() -> impl Strategy<Value = (Option<String>, Option<String>, Option<Refresh>)> {
+    (option::of(batch_id()), option::of("[0-9a-f]{32}"), refresh())
+}
+
+fn refresh() -> impl Strategy<Value = Option<Refresh>> {
+    let asked_at = (0..4_000_000_000i64, 0..1_000i32)
+        .prop_map(|(second, millis)| Timestamp::new(second, millis * 1_000_000).expect("a time"));
+    option::of((number_from_1(), asked_at).prop_map(|(attempt, asked_at)| Refresh { attempt, asked_at }))
+}
+
+fn number_from_1() -> impl Strategy<Value = NonZeroU32> {
+    (1..=u32::MAX).prop_map(|number| NonZeroU32::new(number).expect("not 0"))
+}
+
+/// The number of a revision; absent for the first one.
+pub fn revision() -> impl Strategy<Value = Option<NonZeroU32>> {
+    option::of(number_from_1())
 }
 
 pub fn ride_chunk() -> impl Strategy<Value = RideChunk> {
-    (batch_id(), any::<u32>(), provenance(), vec(ride(), 0..4))
-        .prop_map(|(batch_id, chunk, (split_id, digest), rides)| RideChunk { batch_id, chunk, split_id, digest, rides })
+    (batch_id(), any::<u32>(), provenance(), vec(ride(), 0..4)).prop_map(
+        |(batch_id, chunk, (split_id, digest, refresh), rides)| RideChunk {
+            batch_id,
+            chunk,
+            split_id,
+            digest,
+            refresh,
+            rides,
+        },
+    )
 }
 
 pub fn batch_split() -> impl Strategy<Value = BatchSplit> {
     (batch_id(), sha256(), provenance(), any::<u32>(), any::<u64>(), any::<u64>(), counts()).prop_map(
-        |(batch_id, sha256, (split_id, digest), chunks, received, other, rejected_by_reason)| {
+        |(batch_id, sha256, (split_id, digest, refresh), chunks, received, other, rejected_by_reason)| {
             let accepted = received.min(other);
             let rejected = received - accepted;
             let chunks = u64::from(chunks).clamp(accepted.min(1), accepted) as u32;
-            BatchSplit { batch_id, sha256, split_id, digest, chunks, received, accepted, rejected, rejected_by_reason }
+            BatchSplit {
+                batch_id,
+                sha256,
+                split_id,
+                digest,
+                refresh,
+                chunks,
+                received,
+                accepted,
+                rejected,
+                rejected_by_reason,
+            }
         },
     )
 }
 
 pub fn enriched_chunk() -> impl Strategy<Value = EnrichedChunk> {
     let rides = vec((ride(), weather()).prop_map(|(ride, weather)| EnrichedRide { ride, weather }), 0..4);
-    (batch_id(), any::<u32>(), provenance(), rides).prop_map(|(batch_id, chunk, (split_id, digest), rides)| {
-        EnrichedChunk { batch_id, chunk, split_id, digest, rides }
+    (batch_id(), any::<u32>(), provenance(), rides).prop_map(|(batch_id, chunk, (split_id, digest, refresh), rides)| {
+        EnrichedChunk { batch_id, chunk, split_id, digest, refresh, rides }
     })
 }
 
 pub fn dataset_ready() -> impl Strategy<Value = DatasetReady> {
-    (batch_id(), below("dataset"), sha256(), any::<u64>()).prop_map(|(batch_id, manifest, manifest_sha256, rides)| {
-        DatasetReady { batch_id, manifest, manifest_sha256, rides }
-    })
+    (batch_id(), below("dataset"), sha256(), any::<u64>(), revision()).prop_map(
+        |(batch_id, manifest, manifest_sha256, rides, revision)| DatasetReady {
+            batch_id,
+            manifest,
+            manifest_sha256,
+            rides,
+            revision,
+        },
+    )
 }
 
 pub fn model_promoted() -> impl Strategy<Value = ModelPromoted> {
@@ -434,12 +480,14 @@ pub fn manifest() -> impl Strategy<Value = Manifest> {
         sha256,
     });
     let totals = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
-    (batch_id(), sha256(), totals, counts(), counts(), counts(), vec(file, 0..3)).prop_map(
-        |(batch_id, sha256, totals, rejected_by_reason, without_weather, stations, files)| {
+    let ids = (batch_id(), revision(), sha256());
+    (ids, totals, counts(), counts(), counts(), vec(file, 0..3)).prop_map(
+        |((batch_id, revision, sha256), totals, rejected_by_reason, without_weather, stations, files)| {
             let (received, accepted, rejected, labelled, trainable) = totals;
             Manifest {
                 schema: Manifest::SCHEMA.name.to_owned(),
                 batch_id,
+                revision,
                 sha256,
                 columns: column_names().map(str::to_owned).to_vec(),
                 received,

@@ -1,6 +1,6 @@
 //! Strategies that generate any model, alias and serving statistics, and any document stored beside a model.
 
-use super::generate::{batch_id, counts, number, sha256, text};
+use super::generate::{batch_id, counts, number, revision, sha256, text};
 use common::{
     document::{
         BreedSummary, Breeds, BreedsHeldOut, Comparison, Coverage, DataSummary, DelayedLabelMetrics, Metric,
@@ -219,8 +219,8 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn trained_on()(batch_id in batch_id(), manifest_sha256 in sha256()) -> TrainedOn {
-        TrainedOn { batch_id, manifest_sha256 }
+    fn trained_on()(batch_id in batch_id(), manifest_sha256 in sha256(), revision in revision()) -> TrainedOn {
+        TrainedOn { batch_id, manifest_sha256, revision }
     }
 }
 

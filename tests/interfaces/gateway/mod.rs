@@ -11,6 +11,7 @@ mod keys;
 mod limits;
 mod live;
 mod problems;
+mod refreshes;
 mod reports;
 mod scores;
 mod together;

@@ -160,7 +160,8 @@ async fn alerts_fire_while_workers_are_dead_or_paused_and_messages_wait_or_are_g
     fleet.kill(MERGER.name, 0);
     succeed(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
     let content = BatchContent::Reference { object: "raw/missing.json".to_owned(), sha256: "0".repeat(64) };
-    publish(&fleet, &RideBatch { batch_id: None, source: None, reading: Reading::default(), content }).await;
+    publish(&fleet, &RideBatch { batch_id: None, source: None, reading: Reading::default(), refresh: None, content })
+        .await;
     until_firing(
         &fleet,
         &server,

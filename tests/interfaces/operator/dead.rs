@@ -30,7 +30,8 @@ async fn a_dead_letter_is_found_read_and_replayed_after_the_repair() {
     let batch_id = &sha256[..16];
     let fleet = Fleet::start(1, &input.weather);
     let content = BatchContent::Reference { object: "raw/late.json".to_owned(), sha256: sha256.clone() };
-    publish(&fleet, &RideBatch { batch_id: None, source: None, reading: Reading::default(), content }).await;
+    publish(&fleet, &RideBatch { batch_id: None, source: None, reading: Reading::default(), refresh: None, content })
+        .await;
 
     let letter = listed_soon(&fleet, 1).remove(0);
     let id = letter["id"].as_str().unwrap();
@@ -198,7 +199,13 @@ async fn a_dead_letter_by_the_broker_is_read_and_replayed() {
     let content = BatchContent::Inline { rides: Vec::new() };
     publish(
         &fleet,
-        &RideBatch { batch_id: Some("poison".to_owned()), source: None, reading: Reading::default(), content },
+        &RideBatch {
+            batch_id: Some("poison".to_owned()),
+            source: None,
+            reading: Reading::default(),
+            refresh: None,
+            content,
+        },
     )
     .await;
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();

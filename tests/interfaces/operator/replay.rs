@@ -23,7 +23,13 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
     let content = BatchContent::Inline { rides: vec![ride, json!({ "name": "Nightmare" })] };
     publish(
         &fleet,
-        &RideBatch { batch_id: Some("inline".to_owned()), source: None, reading: Reading::default(), content },
+        &RideBatch {
+            batch_id: Some("inline".to_owned()),
+            source: None,
+            reading: Reading::default(),
+            refresh: None,
+            content,
+        },
     )
     .await;
     fleet.manifest("inline");

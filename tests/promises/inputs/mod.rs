@@ -1,7 +1,8 @@
 //! Tests of inputs as people have them. Each run ends, accounts for every ride, and names the cause of each rejection and
 //! refusal.
 //!
-//! `own` cases of each kind · `own_files` of how files come · `own_models` of summaries · `own_weather` of weather
+//! `own` cases of each kind · `own_files` of how files come · `own_models` of summaries · `own_weather` of weather,
+//! `own_refreshes` of weather published later
 //! · `cases` those beside the project · `served` those of HTTP and AMQP
 //! · `mutations` hundreds of seeded mutations of small valid inputs.
 
@@ -10,6 +11,7 @@ mod mutations;
 mod own;
 mod own_files;
 mod own_models;
+mod own_refreshes;
 mod own_weather;
 mod served;
 

@@ -54,14 +54,29 @@ fn a_dataset_from_before_the_weather_was_corrected_is_named() {
     let earlier = &second.json["batches"][0]["earlier"];
     assert_eq!((&earlier["rides"], &earlier["without_weather"]), (&5.into(), &1.into()), "{second:?}");
     assert_eq!(earlier["looked_up_again"]["would_have_weather"], 1, "{earlier}");
-    let dataset = job.path("store").join(earlier["remove"].as_str().expect("a path"));
-    fs::remove_dir_all(&dataset).expect("what is to be removed is there");
+    assert_eq!((&earlier["revision"], &earlier["refreshed"]), (&1.into(), &serde_json::Value::Null), "{earlier}");
+    let dataset = job.path("store").join("dataset").join(earlier["batch_id"].as_str().expect("its id"));
+    let first_revision = || {
+        let names = ["manifest.json", "part-00000.csv"];
+        names.map(|name| fs::read(dataset.join(name)).expect("the first revision"))
+    };
+    let before = first_revision();
+    job = job.option("--refresh");
     let third = job.run("rides.json", rides(5).join("\n"));
+    let refreshed = &third.json["batches"][0]["earlier"]["refreshed"];
     assert_eq!(
-        (third.with_weather(), &third.json["batches"][0]["earlier"]),
-        (5, &serde_json::Value::Null),
+        (third.with_weather(), &refreshed["revision"], &refreshed["gained"]),
+        (5, &2.into(), &1.into()),
         "{third:?}"
     );
+    assert_eq!(first_revision(), before);
+    let manifests: Vec<&str> = ["r2", "r3"].into_iter().filter(|name| dataset.join(name).exists()).collect();
+    assert_eq!(manifests, ["r2"]);
+    // Once more: nothing changed since.
+    let fourth = job.run("rides.json", rides(5).join("\n"));
+    let refreshed = &fourth.json["batches"][0]["earlier"]["refreshed"];
+    assert_eq!((&refreshed["revision"], &refreshed["gained"]), (&2.into(), &0.into()), "{fourth:?}");
+    assert!(!dataset.join("r3").exists());
 }
 
 /// What the fleet exports, as CSV and as Parquet, is a batch again: the same rides with the same weather.

@@ -8,6 +8,7 @@ mod replay;
 mod wire;
 
 use common::{
+    dataset::FIRST_REVISION,
     envelope::{self, Header},
     exchange,
     features::FEATURES,
@@ -100,6 +101,7 @@ impl Trial {
             sha256: "0".repeat(64),
             split_id: None,
             digest: None,
+            refresh: None,
             chunks: 1,
             received: 1,
             accepted: 1,
@@ -115,19 +117,27 @@ impl Trial {
                     batch_id: Some(batch_id),
                     source: None,
                     reading: Reading::default(),
+                    refresh: None,
                     content,
                 })]
             }
             "ride-chunk" | "dataset-ready" => {
                 vec![
-                    message(&RideChunk { batch_id, chunk: 0, split_id: None, digest: None, rides: vec![ride] }),
+                    message(&RideChunk {
+                        batch_id,
+                        chunk: 0,
+                        split_id: None,
+                        digest: None,
+                        refresh: None,
+                        rides: vec![ride],
+                    }),
                     message(&split),
                 ]
             }
             "enriched-chunk" | "batch-split" => {
                 let rides = vec![EnrichedRide { ride, weather: Weather::Missing(WeatherMissing::NoStationInReach) }];
                 vec![
-                    message(&EnrichedChunk { batch_id, chunk: 0, split_id: None, digest: None, rides }),
+                    message(&EnrichedChunk { batch_id, chunk: 0, split_id: None, digest: None, refresh: None, rides }),
                     message(&split),
                 ]
             }
@@ -251,7 +261,7 @@ impl Trial {
     }
 
     async fn manifest(&self, batch_id: &str, name: &str, tail: impl Fn() -> String) -> Value {
-        let path = self.store.join(layout::manifest(batch_id));
+        let path = self.store.join(layout::manifest(batch_id, FIRST_REVISION));
         let read = wait::within(SOON, format!("the dataset of {name} ({batch_id})"), async || std::fs::read(&path));
         let manifest = read.await.unwrap_or_else(|failure| panic!("{failure}\n{}", tail()));
         serde_json::from_slice(&manifest).unwrap()
@@ -492,6 +502,7 @@ async fn a_publisher_learns_that_its_message_is_too_large() {
             batch_id: Some("large".to_owned()),
             source: None,
             reading: Reading::default(),
+            refresh: None,
             content: BatchContent::Inline { rides: Vec::new() },
         });
         batch.body = vec![b' '; 17 << 20].into();

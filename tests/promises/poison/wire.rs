@@ -141,6 +141,7 @@ fn split(batch_id: &str) -> BatchSplit {
         sha256: "0".repeat(64),
         split_id: None,
         digest: None,
+        refresh: None,
         chunks: 0,
         received: 0,
         accepted: 0,

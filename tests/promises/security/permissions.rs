@@ -212,6 +212,7 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
             batch_id: Some("of-nobody".to_owned()),
             source: None,
             reading: Reading::default(),
+            refresh: None,
             content,
         })
         .await

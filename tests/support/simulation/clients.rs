@@ -12,8 +12,8 @@ use common::{
     message::{ScoreRequest, ScoreRide, Units},
     outcome::Outgoing,
 };
-use records::Store;
-use runtime::{Broker, client::Client};
+use records::{Store, batches, refreshes};
+use runtime::{Broker, client::Client, host};
 use std::{sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 use tokio::task::JoinSet;
 
@@ -29,7 +29,70 @@ pub fn start(world: &Arc<World>, input: &Input) -> JoinSet<()> {
     }
     let process = Process::new(world, "asker", "asker".to_owned(), false);
     clients.spawn(ask_now_and_then(process));
+    if world.plan.refreshes > 0 {
+        let batch_ids = input.datasets().into_iter().map(str::to_owned).collect();
+        clients.spawn(refresh_all(Arc::clone(world), batch_ids));
+    }
     clients
+}
+
+/// Joins every batch again, as often as the plan says. The weather changes while no batch is being joined, so that the result of a
+/// revision does not depend on the time of its chunks; messages of earlier attempts may still arrive.
+async fn refresh_all(world: Arc<World>, batch_ids: Vec<String>) {
+    /// Time between two looks at the store's memory.
+    const LOOK_EVERY: Duration = Duration::from_secs(5);
+    let objects: Store = world.objects.clone();
+    for batch_id in &batch_ids {
+        while !batches::is_complete(&objects, batch_id).await.expect("memory can be read") {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    for _ in 0..world.plan.refreshes {
+        let edition = world.edition.fetch_add(1, SeqCst) + 1;
+        world.tell("weather", format_args!("edition {edition}"));
+        let mut requests = JoinSet::new();
+        for batch_id in &batch_ids {
+            // Two at the same time: they share an attempt, or the later one finds nothing to change.
+            for copy in 0..1 + u64::from(!world.plan.rates.is_empty() && world.below(3) == 0) {
+                let process = Process::new(&world, "refresher", format!("refresher.{batch_id}.{copy}"), false);
+                requests.spawn(refresh(process, batch_id.clone()));
+            }
+        }
+        while let Some(ended) = requests.join_next().await {
+            ended.expect("a client does not fail");
+        }
+    }
+}
+
+/// Requests a refresh until the broker has confirmed it, and waits for its end.
+async fn refresh(process: Arc<Process>, batch_id: String) {
+    let world = &process.world;
+    let store: Store = Arc::new(SimulatedStore::new(&process));
+    let attempt = loop {
+        tokio::time::sleep(world.moment(Duration::from_secs(3))).await;
+        let done = async {
+            let begun = refreshes::begin(&store, &batch_id, host::now(), &process.name).await;
+            let begun = begun.map_err(|failure| failure.to_string())?;
+            let message = Outgoing::message(&begun.message).map_err(|failure| failure.to_string())?;
+            publish_once(&process, message.clone()).await?;
+            Ok::<_, String>((begun.attempt.refresh.attempt, message))
+        };
+        match done.await {
+            Ok((attempt, message)) => {
+                process.tell(format_args!("attempt {attempt} submitted"));
+                if !world.plan.rates.is_empty() && world.below(3) == 0 {
+                    world.publish_later(message);
+                }
+                break attempt;
+            }
+            Err(why) => process.tell(format_args!("refresh not confirmed: {why}")),
+        }
+    };
+    let objects: Store = world.objects.clone();
+    while refreshes::ended(&objects, &batch_id, attempt).await.expect("memory can be read").is_none() {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    process.tell(format_args!("attempt {attempt} ended"));
 }
 
 /// Waits for the clients, then for everything they started. Returns `false` if the fleet does not come to rest.

@@ -3,7 +3,7 @@
 use super::{
     SIMULATED_PANIC,
     broker::SimulatedBroker,
-    sabotage::{CountingMerger, Impatient, Mislabelling, Sabotage, Sweeping, Trusting},
+    sabotage::{CountingMerger, Forgetful, Impatient, Mislabelling, Sabotage, Sweeping, Trusting},
     store::SimulatedStore,
     weather::{SimulatedWeather, URL},
     world::{BrokerIs, Fault, Point, Process, World},
@@ -45,6 +45,11 @@ pub fn start(world: &Arc<World>) -> Shutdown {
                     let fetcher = weather_fetcher(process);
                     let lookup = fetcher.lookup();
                     (Impatient(fetcher), lookup)
+                }),
+                (queue::WEATHER_FETCHER, Some(Sabotage::OldWeather)) => place.supervise_both(|process| {
+                    let fetcher = weather_fetcher(process);
+                    let lookup = fetcher.lookup();
+                    (Forgetful(fetcher), lookup)
                 }),
                 (queue::WEATHER_FETCHER, _) => place.supervise_both(|process| {
                     let fetcher = weather_fetcher(process);

@@ -15,6 +15,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use records::Store;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// The expected outcome of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,16 @@ impl Input {
             }
         }
         Self { number: plan.input, submissions }
+    }
+
+    /// Ids of the batches that get a dataset, sorted.
+    pub fn datasets(&self) -> BTreeSet<&str> {
+        let fates = self.submissions.iter().map(|submission| &submission.fate);
+        let batch_ids = fates.filter_map(|fate| match fate {
+            Fate::Dataset(batch_id) | Fate::Contested(batch_id) => Some(batch_id.as_str()),
+            Fate::DeadLetter(..) => None,
+        });
+        batch_ids.collect()
     }
 
     /// The submissions without those that lost a contest for a batch id.
@@ -190,7 +201,8 @@ fn referenced(name: String, document: String, fate: Fate, rides: usize) -> Submi
     let sha256 = sha256(&document);
     let object = format!("raw/{}.json", &sha256[..16]);
     let content = BatchContent::Reference { object: object.clone(), sha256: sha256.clone() };
-    let batch = RideBatch { batch_id: None, source: Some(name.clone()), reading: Reading::default(), content };
+    let batch =
+        RideBatch { batch_id: None, source: Some(name.clone()), reading: Reading::default(), refresh: None, content };
     let message = Outgoing::message(&batch).expect("a batch can be written");
     Submission { name, message, object: Some((object, document.into())), rides, sha256, fate }
 }

@@ -1,6 +1,6 @@
 //! The plan of a run, drawn from the seed before the run.
 
-use super::world::Fault;
+use super::{weather::EDITIONS, world::Fault};
 use common::document::Promotion;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, time::Duration};
@@ -31,6 +31,8 @@ pub struct Plan {
     pub rates: BTreeMap<Fault, f64>,
     /// Time for which the publisher repeats.
     pub busy: Duration,
+    /// How often the batches are joined again, each time with a new edition of the weather; the last one may change nothing.
+    pub refreshes: u64,
 }
 
 impl Plan {
@@ -65,6 +67,7 @@ impl Plan {
             newer_versions: random.random_bool(0.4),
             rates,
             busy: Duration::from_secs([2, 60, 1_800][random.random_range(0..3)]),
+            refreshes: refreshes_of(seed % INPUTS),
         }
     }
 
@@ -81,6 +84,12 @@ impl Plan {
             newer_versions: false,
             rates: BTreeMap::new(),
             busy: Duration::from_secs(1),
+            refreshes: refreshes_of(input),
         }
     }
+}
+
+/// In a quarter of the inputs no batch is joined again.
+fn refreshes_of(input: u64) -> u64 {
+    input % (EDITIONS + 2)
 }

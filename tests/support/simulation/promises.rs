@@ -6,7 +6,7 @@ use super::{
     world::{Fault, World},
 };
 use bytes::Bytes;
-use common::document::Promotion;
+use common::document::{Promotion, RefreshOutcome};
 use common::{
     dataset::Claim,
     envelope,
@@ -30,6 +30,7 @@ use scorer::{artefact::servable, score};
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
@@ -128,6 +129,7 @@ pub fn check(input: &Input, ended: &Ended, expected: &Ended) -> Vec<String> {
     }
     same_model(ended, expected, &mut broken);
     every_claim_is_listed_once(ended, &mut broken);
+    every_refresh_has_an_outcome(ended, &mut broken);
     for path in ended.below("staging/").keys() {
         broken.push(format!("6: {path} is left in the staging area for ever"));
     }
@@ -172,6 +174,20 @@ fn every_claim_is_listed_once(ended: &Ended, broken: &mut Vec<String>) {
     broken.extend(missing.iter().map(|id| format!("1: batch {id} is claimed but not listed")));
 }
 
+/// Part of promise 8: every attempt to join a batch again has an outcome, and the revision that it names.
+fn every_refresh_has_an_outcome(ended: &Ended, broken: &mut Vec<String>) {
+    for path in ended.below("refreshes/").keys().filter(|path| !path.ends_with(".outcome.json")) {
+        let outcome = path.strip_suffix(".json").map(|attempt| format!("{attempt}.outcome.json"));
+        let outcome = outcome.and_then(|path| ended.json::<RefreshOutcome>(&path));
+        let is_complete = outcome
+            .as_ref()
+            .is_some_and(|outcome| ended.objects.contains_key(&layout::manifest(&outcome.batch_id, outcome.revision)));
+        if !is_complete {
+            broken.push(format!("8: {path} does not end: {outcome:?}"));
+        }
+    }
+}
+
 fn every_ride_is_somewhere_once(input: &Input, ended: &Ended, broken: &mut Vec<String>) {
     let winner = ended.winner(input);
     let mut contested = 0;
@@ -212,8 +228,19 @@ fn every_ride_is_somewhere_once(input: &Input, ended: &Ended, broken: &mut Vec<S
     }
 }
 
-/// Each ride of a batch is in the dataset or among the rejected, once.
+/// Each ride of a batch is in every revision of the dataset or among the rejected, once.
 fn account(ended: &Ended, batch_id: &str, rides: usize) -> Result<(), String> {
+    let manifests = ended.below(&format!("dataset/{batch_id}/"));
+    let folders: Vec<&str> = manifests.keys().filter_map(|path| path.strip_suffix("manifest.json")).collect();
+    if folders.is_empty() {
+        return Err("it has no dataset".to_owned());
+    }
+    folders.into_iter().try_for_each(|folder| {
+        account_revision(ended, batch_id, folder, rides).map_err(|why| format!("{folder}: {why}"))
+    })
+}
+
+fn account_revision(ended: &Ended, batch_id: &str, folder: &str, rides: usize) -> Result<(), String> {
     let mut seen = vec![0; rides];
     let mut count = |index: Option<usize>, from: &str| match index.and_then(|index| seen.get_mut(index)) {
         Some(seen) => {
@@ -222,9 +249,9 @@ fn account(ended: &Ended, batch_id: &str, rides: usize) -> Result<(), String> {
         }
         None => Err(format!("a ride of {from} was never submitted")),
     };
-    for (path, bytes) in
-        ended.below(&format!("dataset/{batch_id}/")).into_iter().filter(|(path, _)| path.ends_with(".csv"))
-    {
+    let is_part =
+        |path: &str| path.ends_with(".csv") && path.rsplit_once('/').is_some_and(|(of, _)| folder == format!("{of}/"));
+    for (path, bytes) in ended.below(folder).into_iter().filter(|(path, _)| is_part(path)) {
         for row in csv::Reader::from_reader(bytes.as_ref()).records() {
             let row = row.map_err(|error| format!("{path}: {error}"))?;
             let id = row.get(0).and_then(|id| id.strip_prefix(&format!("{batch_id}-")));
@@ -243,11 +270,15 @@ fn account(ended: &Ended, batch_id: &str, rides: usize) -> Result<(), String> {
     }
 }
 
-/// The models trained on the most datasets, by path: global and breed models.
+/// The models trained on the most datasets and their newest revisions, by path: global and breed models.
 fn last_models(ended: &Ended) -> BTreeMap<&String, &Bytes> {
     let models = ended.objects.iter().filter(|(path, _)| path.starts_with("models/") && path.ends_with("/model.json"));
     let models: Vec<_> = models
-        .filter_map(|(path, bytes)| Some((serde_json::from_slice::<Model>(bytes).ok()?.datasets.len(), path, bytes)))
+        .filter_map(|(path, bytes)| {
+            let datasets = serde_json::from_slice::<Model>(bytes).ok()?.datasets;
+            let revisions: u32 = datasets.iter().map(|dataset| dataset.revision.map_or(1, NonZeroU32::get)).sum();
+            Some(((datasets.len(), revisions), path, bytes))
+        })
         .collect();
     let most = models.iter().map(|(datasets, ..)| *datasets).max();
     models.into_iter().filter(|(datasets, ..)| Some(*datasets) == most).map(|(_, path, bytes)| (path, bytes)).collect()

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use common::{
+    dataset::FIRST_REVISION,
     envelope::{Envelope, Properties},
-    message::{BatchSplit, ScoreResponse, Undecodable},
+    message::{BatchSplit, EnrichedChunk, RideChunk, ScoreResponse, Undecodable},
     outcome::{Failure, Outgoing, Outputs},
     topology::queue,
 };
@@ -49,11 +50,13 @@ pub enum Sabotage {
     ProvenanceIgnored,
     /// The sweep also removes the staged chunks of batches in progress.
     SweepInProgress,
+    /// A refresh gets the weather that is in the cache.
+    OldWeather,
 }
 
 impl Sabotage {
     /// Every mistake.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AcknowledgeFirst,
         Self::ConfirmNotAwaited,
         Self::SkipRedelivered,
@@ -68,6 +71,7 @@ impl Sabotage {
         Self::NoPushBack,
         Self::ProvenanceIgnored,
         Self::SweepInProgress,
+        Self::OldWeather,
     ];
 }
 
@@ -101,7 +105,7 @@ impl CountingMerger {
             .await
             .map_err(store::outage)?;
         paths.sort();
-        let mut files = datasets::Writer::open(&self.store, &split.batch_id, u64::MAX, 1 << 20);
+        let mut files = datasets::Writer::open(&self.store, &split.batch_id, FIRST_REVISION, u64::MAX, 1 << 20);
         let mut total = join::Statistics::default();
         for path in &paths {
             let Some(object) = store::read(&self.store, path).await? else { continue };
@@ -109,15 +113,15 @@ impl CountingMerger {
             files.push(object.get(start..).unwrap_or_default(), statistics.rides).await?;
             total.add(&statistics);
         }
-        let manifest = join::manifest(split, total, files.finish().await?)?;
+        let manifest = join::manifest(split, FIRST_REVISION, total, files.finish().await?);
         let bytes = store::pretty(&manifest)?;
-        store::write(&self.store, &layout::manifest(&split.batch_id), bytes.clone()).await?;
+        store::write(&self.store, &layout::manifest(&split.batch_id, FIRST_REVISION), bytes.clone()).await?;
         self.store
             .delete_stream(futures::stream::iter(paths.into_iter().map(|path| Ok(Path::from(path)))).boxed())
             .try_collect::<Vec<_>>()
             .await
             .map_err(store::outage)?;
-        Outputs::one(&datasets::StoredManifest::decode(&split.batch_id, &bytes)?.announcement())
+        Outputs::one(&datasets::StoredManifest::decode(&split.batch_id, FIRST_REVISION, &bytes)?.announcement())
     }
 }
 
@@ -203,6 +207,25 @@ impl<W: Worker> Worker for Impatient<W> {
             Failure::Outage { why, .. } => Failure::transient(why),
             other => other,
         })
+    }
+}
+
+/// A weather-fetcher that does not know when a refresh was requested.
+pub struct Forgetful<W>(pub W);
+
+impl<W: Worker<In = RideChunk>> Worker for Forgetful<W> {
+    const NAME: &'static str = W::NAME;
+    type In = RideChunk;
+
+    async fn handle(&self, mut envelope: Envelope<RideChunk>) -> Result<Outputs, Failure> {
+        let refresh = envelope.payload.refresh.take();
+        let mut outgoing: Vec<Outgoing> = self.0.handle(envelope).await?.into_stream().try_collect().await?;
+        for enriched in &mut outgoing {
+            let mut chunk: EnrichedChunk = serde_json::from_slice(&enriched.body).expect("an enriched chunk");
+            chunk.refresh = refresh;
+            *enriched = Outgoing::message(&chunk)?;
+        }
+        Ok(Outputs::all(outgoing))
     }
 }
 

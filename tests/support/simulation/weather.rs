@@ -1,4 +1,5 @@
-//! The simulated weather service: three stations, one week, and many kinds of failure.
+//! The simulated weather service: three stations, one week, and many kinds of failure. In each edition weather appears, changes
+//! or disappears.
 
 use super::world::{Fault, Process};
 use bytes::Bytes;
@@ -7,7 +8,12 @@ use futures::{
     future::{self, BoxFuture},
     stream,
 };
-use std::{fmt::Write, io, sync::Arc, time::Duration};
+use std::{
+    fmt::Write,
+    io,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 use weather_fetcher::sources::http::{Answer, Http};
 
 /// Its URL.
@@ -43,7 +49,8 @@ impl Http for SimulatedWeather {
             process.alive().await;
             process.tell(format_args!("asks {url}"));
             process.latency().await;
-            let file = text(url.trim_start_matches(URL).trim_start_matches('/'));
+            let edition = process.world.edition.load(SeqCst);
+            let file = text(url.trim_start_matches(URL).trim_start_matches('/'), edition);
             if process.happens(Fault::Weather) {
                 let mood = process.world.below(8);
                 process.tell(format_args!("✗ Weather mood {mood}"));
@@ -94,7 +101,10 @@ fn cut_off(text: String) -> Answer {
     Answer { status: 200.try_into().expect("a status"), retry_after: None, body }
 }
 
-fn text(path: &str) -> Option<String> {
+/// Number of the last edition in which any weather differs from the one before.
+pub const EDITIONS: u64 = 2;
+
+fn text(path: &str, edition: u64) -> Option<String> {
     if path == "ghcnd-stations.txt" {
         let line = |(id, latitude, longitude, _): (&str, f64, f64, Measures)| {
             format!("{:<85}\n", format!("{id:<11} {latitude:>8.4} {longitude:>9.4} {:>6}", "-999.9"))
@@ -115,10 +125,26 @@ fn text(path: &str) -> Option<String> {
                 Measures::EveryOtherDay => day % 2 == 0,
                 Measures::Everything | Measures::Missing => false,
             };
+            let left_out = left_out || is_missing_in(edition, number, day);
+            let value = if is_corrected_in(edition, number, day) { value + 7 } else { value };
             if !left_out {
                 let _ = writeln!(text, "{id},201804{day:02},{element},{value},,,W,2400");
             }
         }
     }
     Some(text)
+}
+
+/// Whether a station's day is missing: the last days of the first edition appear later, and one day disappears.
+fn is_missing_in(edition: u64, station: usize, day: usize) -> bool {
+    match edition {
+        0 => day >= 6,
+        1 => false,
+        _ => station == 0 && day == 2,
+    }
+}
+
+/// Whether a station's day was corrected.
+fn is_corrected_in(edition: u64, station: usize, day: usize) -> bool {
+    edition >= 1 && station != 2 && day == 4
 }

@@ -176,6 +176,8 @@ pub struct World {
     started: Instant,
     /// Messages that will be published once more.
     pub late: AtomicU64,
+    /// How often the weather was published anew: see `weather.rs`.
+    pub edition: AtomicU64,
     /// The largest message so far.
     pub largest: AtomicUsize,
     state: Mutex<State>,
@@ -212,6 +214,7 @@ impl World {
             overrun: AtomicBool::new(false),
             started: Instant::now(),
             late: AtomicU64::new(0),
+            edition: AtomicU64::new(0),
             largest: AtomicUsize::new(0),
             state: Mutex::new(state),
             wires: Mutex::default(),

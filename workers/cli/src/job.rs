@@ -4,6 +4,7 @@
 //! ```text
 //! run, demo, bench       the whole job in this process    ingest          with a fleet
 //! input, submit          files become batches             follow, missed  until their datasets and models
+//! refresh, schedule      batches are joined again         recheck         whether that would change anything
 //! waits, progress        what is shown meanwhile          report          the result
 //! fleet, serve           the workers and the gateway      earlier         a dataset of an earlier command
 //! ```
@@ -22,8 +23,10 @@ mod options;
 mod outcome;
 mod progress;
 mod recheck;
+mod refresh;
 mod report;
 mod run;
+pub(crate) mod schedule;
 pub(crate) mod serve;
 mod submit;
 #[cfg(test)]
@@ -36,5 +39,6 @@ pub(crate) use follow::Follower;
 pub(crate) use ingest::{follow_to_the_end, ingest, print_submitted};
 pub(crate) use options::{FollowOptions, Goal};
 pub(crate) use outcome::Submission;
+pub(crate) use refresh::refresh;
 pub(crate) use report::warning_in_words;
 pub(crate) use run::run;

@@ -8,7 +8,7 @@
 //! ask        score a ride
 //! notebook   export and describe joined datasets
 //! model      the model registry
-//! job        submit rides and follow them to their dataset and model: run, demo, ingest, bench
+//! job        submit rides and follow them to their dataset and model: run, demo, ingest, refresh, bench
 //! operate    status, dead letters, doctor, pause, replay, topology, users
 //! ```
 //!
@@ -99,6 +99,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Status(options) => operate::status(&session, &options).await,
         Command::Dead(command) => operate::dead(&session, &command).await,
         Command::Replay(options) => operate::replay(&session, &options).await,
+        Command::Refresh(options) => job::refresh(&session, &options).await,
         Command::Pause(options) => operate::pause(&session, &options).await,
         Command::Resume(options) => operate::resume(&session, &options).await,
         Command::Drain(options) => operate::drain(&session, &options).await,

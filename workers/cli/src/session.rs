@@ -164,10 +164,17 @@ fn configuration(shared: &Shared, command: &Command) -> Result<Configuration, Fa
     };
     set("store.url", shared.store.clone());
     set("broker.url", shared.broker.clone());
+    let weather = match command {
+        Command::Run(run) => Some(&run.weather),
+        Command::Refresh(refresh) => Some(&refresh.weather),
+        _ => None,
+    };
+    if let Some(weather) = weather {
+        set("weather.source", weather.weather.clone());
+        set("weather.stations", weather.stations.clone());
+        set("weather.max_station_km", weather.max_station_km.map(|km| km.to_string()));
+    }
     if let Command::Run(run) = command {
-        set("weather.source", run.weather.weather.clone());
-        set("weather.stations", run.weather.stations.clone());
-        set("weather.max_station_km", run.weather.max_station_km.map(|km| km.to_string()));
         set("splitter.chunk_size", run.chunk_size.map(|size| size.to_string()));
     }
     let address = match command {

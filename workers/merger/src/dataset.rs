@@ -1,22 +1,27 @@
 //! The objects of a batch in the store: stages, joins and clears them.
 
 use crate::{
-    join::{self, Heading, JoinError, Statistics},
-    settings::{READ_AHEAD, Settings},
+    join::{self, JoinError},
+    revision::{self, Decided},
+    settings::Settings,
+    staged,
 };
 use common::{
+    dataset::FIRST_REVISION,
     dead_letter::BATCH_ID_CONFLICT,
-    message::{BatchSplit, EnrichedChunk, SplitDigest},
+    message::{BatchSplit, EnrichedChunk, Refresh},
     outcome::Failure,
     topology::process::MERGER,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
+    batches,
     datasets::{self, Writer},
-    layout, staging,
+    layout, refreshes, staging,
     store::{self, Store},
 };
 use runtime::metrics::metrics;
+use std::num::NonZeroU32;
 
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
@@ -79,52 +84,84 @@ pub(crate) async fn staged(
     stream::iter(chunks).map(probe).buffer_unordered(width).try_collect().await
 }
 
-/// Joins the staged chunks into the dataset; writes the manifest last. Returns false if a staged chunk is gone, because another
-/// process finished the batch or the chunk was removed.
-pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit) -> Result<bool, Failure> {
-    let mut files = Writer::open(store, &split.batch_id, settings.part_bytes_max, settings.upload_bytes);
-    let total = match write_rows(store, split, settings.read_ahead.unwrap_or(READ_AHEAD), &mut files).await {
+/// The end of the work on a batch, or on an attempt to join it again.
+pub(crate) enum Ended {
+    /// The revision is complete.
+    Revision {
+        /// Its number.
+        revision: NonZeroU32,
+        /// The etag of its manifest, if the store has etags.
+        version: Option<String>,
+    },
+    /// The attempt changed nothing.
+    Unchanged,
+}
+
+/// Returns how the work that a message belongs to has ended; `None` while it is in progress.
+pub(crate) async fn ended(store: &Store, batch_id: &str, refresh: Option<Refresh>) -> Result<Option<Ended>, Failure> {
+    let revision = match refresh {
+        None => FIRST_REVISION,
+        Some(Refresh { attempt, .. }) => match refreshes::outcome(store, batch_id, attempt).await? {
+            None => return Ok(None),
+            Some(outcome) if !outcome.is_changed() => return Ok(Some(Ended::Unchanged)),
+            Some(outcome) => outcome.revision,
+        },
+    };
+    let manifest = store::head(store, &layout::manifest(batch_id, revision)).await?;
+    Ok(manifest.map(|manifest| Ended::Revision { revision, version: manifest.e_tag }))
+}
+
+/// What became of the staged chunks of a splitting.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// Their work has ended: their revision is complete, or they changed nothing.
+    Done,
+    /// The chunks of another splitting make the result of their attempt, whose messages complete it.
+    Superseded,
+    /// One of them is gone, because another process finished the work or the chunk was removed.
+    Gone,
+}
+
+/// Joins the staged chunks into the first revision of the dataset, or into the revision that their attempt to join the batch
+/// again decides on.
+pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit) -> Result<Joined, Failure> {
+    match split.refresh {
+        None => write(store, settings, split, FIRST_REVISION).await,
+        Some(refresh) => match revision::decide(store, settings, split, refresh).await? {
+            Decided::Write(revision) => write(store, settings, split, revision).await,
+            Decided::Unchanged => Ok(Joined::Done),
+            Decided::Superseded => Ok(Joined::Superseded),
+            Decided::Gone => Ok(Joined::Gone),
+        },
+    }
+}
+
+/// Writes the staged chunks as a revision of the dataset; the manifest last.
+async fn write(
+    store: &Store,
+    settings: &Settings,
+    split: &BatchSplit,
+    revision: NonZeroU32,
+) -> Result<Joined, Failure> {
+    let mut files = Writer::open(store, &split.batch_id, revision, settings.part_bytes_max, settings.upload_bytes);
+    let total = match staged::pass_rows(store, settings, split, &mut files).await {
         Ok(Some(total)) => total,
         other => {
             files.abort().await;
-            return other.map(|_| false);
+            return other.map(|_| Joined::Gone);
         }
     };
-    let manifest = join::manifest(split, total, files.finish().await?)?;
+    let manifest = join::manifest(split, revision, total, files.finish().await?);
     datasets::create_manifest(store, &manifest).await?;
     metrics().rides(MERGER.name, "joined", manifest.accepted);
     tracing::info!(
         batch_id = split.batch_id,
+        revision,
         rides = manifest.accepted,
         files = manifest.files.len(),
         "dataset joined"
     );
-    Ok(true)
-}
-
-/// Writes the rows of every chunk in the order of the batch; returns `None` if a chunk is gone.
-async fn write_rows(
-    store: &Store,
-    split: &BatchSplit,
-    read_ahead: usize,
-    files: &mut Writer,
-) -> Result<Option<Statistics>, Failure> {
-    let read = |chunk| async move {
-        let path = layout::staged_chunk(&split.batch_id, split.split_id.as_deref(), chunk);
-        let object = store::read(store, &path).await?;
-        Ok::<_, Failure>((chunk, object))
-    };
-    let mut staged = stream::iter(0..split.chunks).map(read).buffered(read_ahead);
-    let (mut total, mut sent) = (Statistics::default(), SplitDigest::default());
-    while let Some((chunk, object)) = staged.try_next().await? {
-        let Some(object) = object else { return Ok(None) };
-        let (Heading { digest, statistics }, start) = join::open_staged(chunk, &object)?;
-        sent.add(digest.unwrap_or_default().as_bytes());
-        files.push(object.get(start..).unwrap_or_default(), statistics.rides).await?;
-        total.add(&statistics);
-    }
-    join::check_digest(split, &sent)?;
-    Ok(Some(total))
+    Ok(Joined::Done)
 }
 
 /// Removes one staged chunk of a finished batch.
@@ -133,15 +170,18 @@ pub(crate) async fn clear_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<
     store::remove(store, &path).await
 }
 
-/// Removes objects that were staged after their dataset was complete.
+/// Removes objects that were staged after their dataset was complete, or after their attempt to join the batch again had ended.
 pub(crate) async fn sweep(store: &Store) -> Result<(), Failure> {
     for batch_id in staging::batches(store).await? {
-        if !store::exists(store, &layout::manifest(&batch_id)).await? {
-            continue;
-        }
-        let count = staging::remove(store, staging::objects(store, &batch_id).await?).await?;
-        if count > 0 {
-            tracing::info!(batch_id, count, "removed objects that were staged too late");
+        for (attempt, objects) in staging::objects(store, &batch_id).await? {
+            let is_finished = match attempt {
+                None => batches::is_complete(store, &batch_id).await?,
+                Some(attempt) => refreshes::ended(store, &batch_id, attempt).await?.is_some(),
+            };
+            let count = if is_finished { staging::remove(store, objects).await? } else { 0 };
+            if count > 0 {
+                tracing::info!(batch_id, attempt, count, "removed objects that were staged too late");
+            }
         }
     }
     Ok(())

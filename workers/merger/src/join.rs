@@ -4,14 +4,14 @@
 //! rows of all chunks in the order of the batch, so its bytes depend on the rides and not on the chunks.
 
 use common::{
-    dataset::{DatasetFile, Manifest},
+    dataset::{DatasetFile, FIRST_REVISION, Manifest},
     message::{BatchSplit, EnrichedChunk, EnrichedRide, SplitDigest},
     ride::{Counts, Weather},
     schema::Described,
 };
 use records::datasets::{column_names, push_row};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 /// Why the staged chunks make no dataset.
 #[derive(Debug, thiserror::Error)]
@@ -139,18 +139,24 @@ pub fn open_staged(chunk: u32, object: &[u8]) -> Result<(Heading, usize), JoinEr
     Ok((heading, end + 1))
 }
 
-/// Returns the manifest of a complete dataset.
+/// Checks that the staged chunks have as many rides as the splitter counted.
 ///
 /// # Errors
 /// Fails with [`JoinError::CountsDisagree`].
-pub fn manifest(split: &BatchSplit, total: Statistics, files: Vec<DatasetFile>) -> Result<Manifest, JoinError> {
-    if total.rides != split.accepted {
-        let BatchSplit { accepted, chunks, .. } = *split;
-        return Err(JoinError::CountsDisagree { accepted, chunks, staged: total.rides });
+pub fn check_counts(split: &BatchSplit, total: &Statistics) -> Result<(), JoinError> {
+    if total.rides == split.accepted {
+        return Ok(());
     }
-    Ok(Manifest {
+    let BatchSplit { accepted, chunks, .. } = *split;
+    Err(JoinError::CountsDisagree { accepted, chunks, staged: total.rides })
+}
+
+/// Returns the manifest of a complete revision of a dataset, whose rides `total` counts.
+pub fn manifest(split: &BatchSplit, revision: NonZeroU32, total: Statistics, files: Vec<DatasetFile>) -> Manifest {
+    Manifest {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: split.batch_id.clone(),
+        revision: Some(revision).filter(|revision| *revision > FIRST_REVISION),
         sha256: split.sha256.clone(),
         columns: column_names().map(str::to_owned).to_vec(),
         received: split.received,
@@ -162,7 +168,7 @@ pub fn manifest(split: &BatchSplit, total: Statistics, files: Vec<DatasetFile>) 
         trainable: total.trainable,
         stations: total.stations,
         files,
-    })
+    }
 }
 
 /// Checks that the staged chunks are those that the splitter sent.

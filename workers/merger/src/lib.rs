@@ -12,7 +12,8 @@
 //!
 //! * [`join`] (pure): staged chunks, statistics, the manifest;
 //! * [`arrivals`] (pure): the chunks known to be staged, the next probe, who announces;
-//! * `dataset`: the objects in the store.
+//! * `dataset`: the objects in the store; `staged` reads the staged chunks;
+//! * `revision`: what an attempt to join a batch again changes.
 //!
 //! **Why every complete batch is joined.** The store is strongly consistent, and each handler probes *after* it staged its
 //! message and before it acknowledges it. One message of a batch is staged last. Its handler finds the whole batch staged, or
@@ -25,23 +26,29 @@
 //! each splitting of a batch has its own folder, and its `batch-split` message has the digest of its chunks. A sweep, at every
 //! connect and every hour, removes objects staged beside a manifest. The announcement is published after the manifest is
 //! written and before the acknowledgement; [`arrivals::Announced`] decides who repeats it.
+//!
+//! **Refreshes.** The messages of an attempt to join a batch again carry `refresh`, and its splittings have folders of their own.
+//! Its staged chunks are compared with the base before anything is written. `records::refreshes` holds the reasons why every
+//! revision has one content.
 
 pub mod arrivals;
 mod dataset;
 pub mod join;
 pub mod process;
+mod revision;
 mod settings;
+mod staged;
 
 pub use settings::Settings;
 
 use arrivals::{Announced, Arrivals, Probe, Rank, wider};
 use common::{
     envelope::Envelope,
-    message::{self, BatchSplit, EnrichedChunk, Input, Kind, Message, Undecodable},
+    message::{self, BatchSplit, EnrichedChunk, Input, Kind, Message, Refresh, Undecodable, attempt_of_split},
     outcome::{Failure, Outputs},
     topology::process::MERGER,
 };
-use object_store::ObjectMeta;
+use dataset::{Ended, Joined};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
 use records::{Store, datasets, layout, staging, store};
@@ -95,6 +102,23 @@ impl MergerIn {
         }
     }
 
+    fn refresh(&self) -> Option<Refresh> {
+        match self {
+            Self::Chunk(chunk) => chunk.refresh,
+            Self::Split(split) => split.refresh,
+        }
+    }
+
+    /// Checks that the splitting belongs to the attempt of the message, whose folder it names.
+    fn check_splitting(&self) -> Result<(), Failure> {
+        let attempt = self.split_id().and_then(attempt_of_split);
+        if attempt == self.refresh().map(|refresh| refresh.attempt) {
+            return Ok(());
+        }
+        let why = format!("splitting {:?} of batch {} does not belong to the refresh", self.split_id(), self.batch());
+        Err(Failure::permanent("foreign_splitting", why))
+    }
+
     fn rank(&self) -> Rank {
         match self {
             Self::Chunk(chunk) => Rank::chunk(chunk.chunk),
@@ -116,7 +140,7 @@ pub struct Merger {
 /// The state of one splitting of a batch in this process. If it is evicted, the store is probed again.
 #[derive(Default)]
 struct Batch {
-    /// Whether no manifest existed at the last check.
+    /// Whether the work had not ended at the last check.
     in_progress: AtomicBool,
     arrivals: Mutex<Arrivals>,
     /// Number of messages staged by this process.
@@ -164,6 +188,7 @@ impl Worker for Merger {
 
     async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
         let input = envelope.payload;
+        input.check_splitting()?;
         let key = layout::splitting(input.batch(), input.split_id());
         let batch = self.batch(&key);
         let outcome = self.process(&batch, &input).await;
@@ -197,7 +222,7 @@ impl Merger {
     async fn process(&self, batch: &Batch, input: &MergerIn) -> Result<Outputs, Failure> {
         if !batch.in_progress.load(SeqCst) {
             let mut round = batch.round.lock().await;
-            if let ControlFlow::Break(outputs) = self.check_manifest(batch, &mut round, input).await? {
+            if let ControlFlow::Break(outputs) = self.check_ended(batch, &mut round, input).await? {
                 return Ok(outputs);
             }
         }
@@ -239,7 +264,7 @@ impl Merger {
         // The known chunks may be gone with a manifest that was removed since. Then the second round starts from scratch.
         for _ in 0..2 {
             let complete = self.probe(batch, input).await?;
-            if let ControlFlow::Break(outputs) = self.check_manifest(batch, round, input).await? {
+            if let ControlFlow::Break(outputs) = self.check_ended(batch, round, input).await? {
                 return Ok(outputs);
             }
             let Some(split) = complete else {
@@ -248,11 +273,17 @@ impl Merger {
             };
             let joining = self.joining.lock().await;
             batch.causes.link();
-            if !dataset::join(&self.store, &self.settings, &split).await? {
-                batch.reset_arrivals();
-            }
+            let joined = dataset::join(&self.store, &self.settings, &split).await?;
             drop(joining);
-            if let ControlFlow::Break(outputs) = self.check_manifest(batch, round, input).await? {
+            match joined {
+                Joined::Done => {}
+                Joined::Gone => batch.reset_arrivals(),
+                Joined::Superseded => {
+                    round.covered = covers;
+                    return Ok(Outputs::none());
+                }
+            }
+            if let ControlFlow::Break(outputs) = self.check_ended(batch, round, input).await? {
                 return Ok(outputs);
             }
         }
@@ -286,18 +317,18 @@ impl Merger {
         }
     }
 
-    /// Checks for the manifest. If it exists, the batch and with it the message are finished; otherwise processing continues.
-    async fn check_manifest(
+    /// Checks whether the work that the message belongs to has ended, and with it the message; otherwise processing continues.
+    async fn check_ended(
         &self,
         batch: &Batch,
         round: &mut Round,
         input: &MergerIn,
     ) -> Result<ControlFlow<Outputs>, Failure> {
-        match store::head(&self.store, &layout::manifest(input.batch())).await? {
-            Some(manifest) => {
+        match dataset::ended(&self.store, input.batch(), input.refresh()).await? {
+            Some(ended) => {
                 batch.reset_arrivals();
                 batch.in_progress.store(false, SeqCst);
-                self.finish(round, input, &manifest).await.map(ControlFlow::Break)
+                self.finish(round, input, ended).await.map(ControlFlow::Break)
             }
             None => {
                 if !batch.in_progress.swap(true, SeqCst) {
@@ -308,19 +339,20 @@ impl Merger {
         }
     }
 
-    /// Clears the staging area, and announces the dataset unless this process has done so already.
-    async fn finish(&self, round: &mut Round, input: &MergerIn, manifest: &ObjectMeta) -> Result<Outputs, Failure> {
+    /// Clears the staging area, and announces a new revision unless this process has done so already.
+    async fn finish(&self, round: &mut Round, input: &MergerIn, ended: Ended) -> Result<Outputs, Failure> {
         let batch_id = input.batch();
-        let version = manifest.e_tag.as_deref();
         if let MergerIn::Chunk(chunk) = input {
             dataset::clear_chunk(&self.store, chunk).await?;
         }
         staging::clear(&self.store, batch_id, input.split_id()).await?;
+        let Ended::Revision { revision, version } = ended else { return Ok(Outputs::none()) };
+        let version = version.as_deref();
         if !round.announced.must_announce(version, input.rank()) {
             return Ok(Outputs::none());
         }
-        let Some(stored) = datasets::manifest(&self.store, batch_id).await? else {
-            let path = layout::manifest(batch_id);
+        let Some(stored) = datasets::revision(&self.store, batch_id, revision).await? else {
+            let path = layout::manifest(batch_id, revision);
             return Err(Failure::transient(format!("{path} was removed during the announcement")));
         };
         if let MergerIn::Split(split) = input

@@ -1,17 +1,18 @@
 use super::*;
 use common::{
-    dataset::Manifest,
+    dataset::{FIRST_REVISION, Manifest},
     envelope::Properties,
     message::{DatasetReady, EnrichedRide, SplitDigest},
     ride::{Counts, Label, Observation, Ride, Weather, WeatherMissing},
 };
 use faulty::{Dies, Faulty};
 use futures::{TryStreamExt, future::join_all};
-use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
 use runtime::config;
 use std::collections::BTreeMap;
 
 mod faulty;
+mod refreshed;
 
 const BATCH: &str = "b-1";
 
@@ -51,6 +52,7 @@ fn batch(rides: u32, chunk_size: usize) -> Vec<MergerIn> {
         chunk,
         split_id: None,
         digest: None,
+        refresh: None,
         rides: rides.to_vec(),
     };
     let chunks = (0..).zip(rides.chunks(chunk_size)).map(chunk).map(MergerIn::Chunk);
@@ -59,6 +61,7 @@ fn batch(rides: u32, chunk_size: usize) -> Vec<MergerIn> {
         sha256: "a".repeat(64),
         split_id: None,
         digest: None,
+        refresh: None,
         chunks: rides.len().div_ceil(chunk_size) as u32,
         received: rides.len() as u64 + 2,
         accepted: rides.len() as u64,
@@ -133,7 +136,7 @@ async fn a_batch_becomes_one_dataset_and_staging_is_empty() {
 
     let bytes = &objects["dataset/b-1/manifest.json"];
     let manifest: Manifest = serde_json::from_slice(bytes).unwrap();
-    let stored = datasets::StoredManifest::decode("b-1", bytes).unwrap();
+    let stored = datasets::StoredManifest::decode("b-1", FIRST_REVISION, bytes).unwrap();
     assert_eq!(announced, [stored.announcement()]);
     assert_eq!((manifest.received, manifest.accepted, manifest.rejected), (102, 100, 2));
     assert_eq!((manifest.labelled, manifest.trainable), (66, 53));
@@ -186,7 +189,7 @@ async fn one_batch_is_joined_at_a_time() {
         assert!(futures::poll!(&mut waiting).is_pending());
         tokio::task::yield_now().await;
     }
-    assert_eq!(store::exists(&store, &layout::manifest(BATCH)).await, Ok(false));
+    assert_eq!(store::exists(&store, &layout::manifest(BATCH, FIRST_REVISION)).await, Ok(false));
     drop(another);
     assert_eq!(waiting.await.unwrap().len(), 1);
 }
@@ -461,7 +464,7 @@ async fn an_existing_dataset_is_never_replaced_by_another() {
     let store = memory();
     let (last, before) = messages.split_last().unwrap();
     deliver_all(&merger(&store), before).await;
-    let path = layout::manifest(BATCH);
+    let path = layout::manifest(BATCH, FIRST_REVISION);
     store::write(&store, &path, b"{}".to_vec()).await.unwrap();
     let MergerIn::Split(split) = last else { panic!() };
     let refused = dataset::join(&store, &Settings::default(), split).await.map(|_| Vec::new());

@@ -27,7 +27,7 @@ use common::{
     dataset::{Claim, Manifest},
     envelope::{Coding, Envelope, Properties, content_coding},
     message::{
-        BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
+        BatchSplit, Input, Kind, Message, Refresh, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
         new_split_id,
     },
     outcome::{Failure, Outputs},
@@ -40,7 +40,9 @@ use records::{
     Store,
     batch_log::BatchLog,
     batches::{self, Raw},
-    layout, store,
+    layout,
+    refreshes::{self, NO_DATASET},
+    store,
 };
 use ride::RIDE_BYTES_MAX;
 use runtime::{
@@ -140,6 +142,22 @@ impl Splitter {
         Options { lines, records: false, ride_bytes_max: RIDE_BYTES_MAX }
     }
 
+    /// Returns whether an attempt to join a batch again has ended: this message was delivered too late, or twice.
+    ///
+    /// # Errors
+    /// Fails permanently if the store has no record of the attempt.
+    async fn has_ended(&self, batch_id: &str, refresh: Refresh) -> Result<bool, Failure> {
+        let record = refreshes::attempt(&self.store, batch_id, refresh.attempt).await?;
+        if record.is_none_or(|record| record.refresh != refresh) {
+            let why = format!(
+                "attempt {} to refresh batch {batch_id} is not recorded; begin one with `wildrydes refresh {batch_id}`",
+                refresh.attempt
+            );
+            return Err(Failure::permanent("unknown_refresh", why));
+        }
+        Ok(refreshes::ended(&self.store, batch_id, refresh.attempt).await?.is_some())
+    }
+
     /// Locates the bytes of a batch, inline or by reference, and runs the first pass over them.
     async fn locate(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
         let coding = declared_coding(properties)?;
@@ -149,7 +167,7 @@ impl Splitter {
         let survey = pass::survey(&source, options, self.limits(), &Reading::default()).await?;
         let Some(object) = survey.header.object.clone() else {
             let raw = Raw::Inline { object: layout::raw_inline(&survey.fingerprint.sha256, lines, coding), body };
-            let header = Header { reading: survey.reading.clone(), ..survey.header.clone() };
+            let header = Header { reading: survey.reading.clone(), refresh: None, ..survey.header.clone() };
             return Ok(Batch { source, options, header, survey, raw });
         };
         let reference = survey.header;
@@ -172,6 +190,7 @@ impl Splitter {
             batch_id: reference.batch_id.or_else(|| survey.header.batch_id.clone()),
             source: reference.source.or_else(|| survey.header.source.clone()),
             reading: survey.reading.clone(),
+            refresh: reference.refresh,
             ..Header::default()
         };
         let source = Source::object(&self.store, &object, survey.fingerprint.etag.clone());
@@ -203,6 +222,7 @@ impl Worker for Splitter {
             }
             None => header.reading.batch_id(&sha256),
         };
+        let refresh = header.refresh.map(requested_refresh).transpose()?;
         let proposed = Claim {
             batch_id: batch_id.clone(),
             sha256: sha256.clone(),
@@ -213,12 +233,15 @@ impl Worker for Splitter {
             reading: header.reading.clone(),
         };
         let (claim, manifest) = batches::claim(&self.store, &self.log, proposed, raw).await?;
-        if let Some(manifest) = manifest {
-            return Outputs::one(&repeated_summary(manifest, claim.chunk_size)?);
+        match (manifest, refresh) {
+            (Some(manifest), None) => return Outputs::one(&repeated_summary(manifest, claim.chunk_size)?),
+            (None, Some(_)) => return Err(no_dataset(&batch_id)),
+            (Some(_), Some(refresh)) if self.has_ended(&batch_id, refresh).await? => return Ok(Outputs::none()),
+            (Some(_), Some(_)) | (None, None) => {}
         }
         chunks_of(survey.rides, claim.chunk_size)?;
-        let split_id = new_split_id(&sha256, host::random_range(0..=u64::MAX));
-        let split = Split::new(&batch_id, split_id, claim.chunk_size, survey.ride_ids);
+        let split_id = new_split_id(&sha256, refresh, host::random_range(0..=u64::MAX));
+        let split = Split::new(&batch_id, split_id, refresh, claim.chunk_size, survey.ride_ids);
         let reader = source.open(self.limits()).await.map_err(read_failure)?;
         let rejects = layout::rejected(&batch_id);
         let options = Options { records: reader.records(), ..options };
@@ -245,11 +268,25 @@ fn repeated_summary(manifest: Manifest, chunk_size: u32) -> Result<BatchSplit, F
         sha256: manifest.sha256,
         split_id: None,
         digest: None,
+        refresh: None,
         received: manifest.received,
         accepted: manifest.accepted,
         rejected: manifest.rejected,
         rejected_by_reason: manifest.rejected_by_reason,
     })
+}
+
+/// Reads the member `refresh` of a reference.
+fn requested_refresh(member: serde_json::Value) -> Result<Refresh, Failure> {
+    serde_json::from_value(member).map_err(|error| Failure::permanent("bad_reference", format!("refresh: {error}")))
+}
+
+/// The dataset was removed after the attempt began.
+fn no_dataset(batch_id: &str) -> Failure {
+    let why = format!(
+        "batch {batch_id} has no dataset that could be refreshed; publish it with `wildrydes replay {batch_id}`"
+    );
+    Failure::permanent(NO_DATASET, why)
 }
 
 fn chunks_of(rides: u64, chunk_size: u32) -> Result<u32, Failure> {

@@ -6,7 +6,7 @@ use crate::{
 };
 use common::{
     document::RejectedRide,
-    message::{BatchSplit, RideChunk, SplitDigest},
+    message::{BatchSplit, Refresh, RideChunk, SplitDigest},
     ride::{RejectReason, Ride},
 };
 use compact_str::CompactString;
@@ -53,6 +53,7 @@ impl RideIds {
 pub struct Split {
     batch_id: String,
     split_id: String,
+    refresh: Option<Refresh>,
     /// `{batch_id}-`.
     prefix: CompactString,
     chunk_size: usize,
@@ -70,14 +71,15 @@ pub struct Split {
 }
 
 impl Split {
-    /// Starts to split `batch_id` into chunks of `chunk_size` rides (at least 1). `split_id` identifies this splitting;
-    /// `ride_ids` counts the ids in the document.
-    pub fn new(batch_id: &str, split_id: String, chunk_size: u32, ride_ids: RideIds) -> Self {
+    /// Starts to split `batch_id` into chunks of `chunk_size` rides (at least 1). `split_id` identifies this splitting,
+    /// which is part of the attempt `refresh` to join the batch again, if given; `ride_ids` counts the ids in the document.
+    pub fn new(batch_id: &str, split_id: String, refresh: Option<Refresh>, chunk_size: u32, ride_ids: RideIds) -> Self {
         let given = usize::try_from(ride_ids.given).unwrap_or(usize::MAX).min(GIVEN_IDS_MAX);
         let chunk_size = usize::try_from(chunk_size.max(1)).unwrap_or(usize::MAX);
         Self {
             batch_id: batch_id.to_owned(),
             split_id,
+            refresh,
             prefix: compact_str::format_compact!("{batch_id}-"),
             chunk_size,
             rides: Vec::new(),
@@ -154,6 +156,7 @@ impl Split {
             chunk,
             split_id: Some(self.split_id.clone()),
             digest: Some(digest),
+            refresh: self.refresh,
             rides: std::mem::replace(&mut self.rides, next),
         })
     }
@@ -176,6 +179,7 @@ impl Split {
             sha256: sha256.to_owned(),
             split_id: Some(self.split_id.clone()),
             digest: Some(self.sent.finish()),
+            refresh: self.refresh,
             chunks: self.chunks,
             received: self.accepted + rejected,
             accepted: self.accepted,

@@ -347,6 +347,7 @@ async fn a_batch_with_a_complete_dataset_publishes_only_its_summary() {
     let manifest = Manifest {
         schema: "dataset-manifest.v1".into(),
         batch_id: "b".into(),
+        revision: None,
         sha256: first.summary.sha256.clone(),
         columns: Vec::new(),
         received: 4,
@@ -359,7 +360,13 @@ async fn a_batch_with_a_complete_dataset_publishes_only_its_summary() {
         stations: Default::default(),
         files: Vec::new(),
     };
-    store::write(&store, &layout::manifest("b"), serde_json::to_vec(&manifest).unwrap()).await.unwrap();
+    store::write(
+        &store,
+        &layout::manifest("b", common::dataset::FIRST_REVISION),
+        serde_json::to_vec(&manifest).unwrap(),
+    )
+    .await
+    .unwrap();
     let again = publish(&splitter(&store, 1), &body).await.unwrap();
     assert_eq!(again, Publication { chunks: Vec::new(), summary: first.summary });
     let other = body.replace("29.5", "29.6");
@@ -425,7 +432,7 @@ async fn an_object_that_is_replaced_between_the_passes_is_a_transient_failure() 
 
     let reader = source.open(worker.limits()).await.unwrap();
     let rejects = "rejected/b.ndjson".to_owned();
-    let split = Split::new("b", "s".to_owned(), 1, split::RideIds::default());
+    let split = Split::new("b", "s".to_owned(), None, 1, split::RideIds::default());
     let other = sha256(b"[]");
     let splitting =
         pass::Splitting::new(reader, Document::new(Splitter::options(false)), split, other, store.clone(), rejects);

@@ -13,6 +13,8 @@ use common::{
     ride::{Weather, WeatherMissing},
 };
 use compact_str::CompactString;
+use jiff::{Timestamp, civil, tz::TimeZone};
+use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -41,6 +43,11 @@ pub struct NoFile {
     pub why: String,
 }
 
+/// Returns the present date, UTC.
+fn today() -> civil::Date {
+    host::now().to_zoned(TimeZone::UTC).date()
+}
+
 /// Answers with the weather of places. The workers of a process share one.
 #[derive(Debug)]
 pub struct Almanac {
@@ -63,28 +70,32 @@ impl Almanac {
     /// Returns the weather of each place, in order, from memory alone; `None` if anything has to be read first.
     pub fn cached_weather(&self, places: &[WeatherPlace]) -> Option<Vec<Weather>> {
         let reach = self.reach(self.stations.get()?, places);
-        let mut join = Join::new(&reach, places);
-        join.advance(|key| self.weather.cached(key)).is_empty().then(|| join.finish())
+        let mut join = Join::new(&reach, places, today());
+        join.advance(|key| self.weather.cached(key, None)).is_empty().then(|| join.finish())
     }
 
-    /// Reads the weather of each place, in order.
+    /// Reads the weather of each place, in order; from the source if what is cached may lack what was published before `since`.
     ///
     /// # Errors
     /// Fails with an outage if the weather service or the object store cannot be reached, and permanently if the weather
     /// cannot be used. Station-years read before the failure stay cached.
-    pub async fn weather(&self, places: &[WeatherPlace]) -> Result<Vec<Weather>, Failure> {
+    pub async fn weather(&self, places: &[WeatherPlace], since: Option<Timestamp>) -> Result<Vec<Weather>, Failure> {
         let stations = self.stations().await?;
-        let reach = self.reach(stations, places);
-        let mut join = Join::new(&reach, places);
+        // The indexes of years leave out stations whose weather may have been corrected since.
+        let reach = match since {
+            None => self.reach(stations, places),
+            Some(_) => self.reach(stations, &[]),
+        };
+        let mut join = Join::new(&reach, places, today());
         let mut fetched = HashMap::new();
         loop {
-            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.cached(key)));
+            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.cached(key, since)));
             if needed.is_empty() {
                 let weather = join.finish();
                 self.warn_of_missing_files(places, &weather).await;
                 return Ok(weather);
             }
-            fetched = self.weather.fetch(stations, needed).await?;
+            fetched = self.weather.fetch(stations, needed, since).await?;
         }
     }
 
@@ -114,13 +125,13 @@ impl Almanac {
             tried += 1;
             let (mut known, mut missing) = (BTreeMap::new(), BTreeSet::new());
             for year in needed {
-                match self.weather.cached((near.station, year)) {
+                match self.weather.cached((near.station, year), None) {
                     Some(station_year) => drop(known.insert(year, station_year)),
                     None => drop(missing.insert(year)),
                 }
             }
             if !missing.is_empty() {
-                let fetched = self.weather.fetch(all, BTreeMap::from([(near.station, missing)])).await?;
+                let fetched = self.weather.fetch(all, BTreeMap::from([(near.station, missing)]), None).await?;
                 known.extend(fetched.into_iter().map(|((_, year), station_year)| (year, station_year)));
             }
             if let Some(judged) = judge(&known) {
@@ -173,7 +184,8 @@ impl Almanac {
     async fn warn_of_missing_files(&self, places: &[WeatherPlace], weather: &[Weather]) {
         let mut warned = HashSet::new();
         for (place, weather) in places.iter().zip(weather) {
-            if !matches!(weather, Weather::Missing(WeatherMissing::NoObservationOnDate)) {
+            use WeatherMissing::{NoObservationOnDate, NotYetPublished};
+            if !matches!(weather, Weather::Missing(NoObservationOnDate | NotYetPublished)) {
                 continue;
             }
             if let Some(NoFile { station, file, why }) = self.no_file(place)

@@ -42,6 +42,9 @@ pub const WEATHER_UNUSABLE: &str = "weather_unusable";
 /// Time to live in memory of what can still change: a year that is not settled, or the answers of a source that has had no
 /// file of any station.
 const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
+/// Maximum difference between the clocks of two machines: weather fetched that shortly after a refresh was requested may have
+/// been fetched before.
+const CLOCK_SKEW_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// A fetch in progress (single flight): concurrent requests for the same station wait for it and share its failure.
 type Flight = Arc<tokio::sync::Mutex<Option<(Instant, Failure)>>>;
@@ -136,9 +139,9 @@ impl WeatherCache {
         &self.client
     }
 
-    /// Returns a station-year from memory.
-    pub fn cached(&self, key: StationYearKey) -> Option<Arc<StationYear>> {
-        self.memory.lock().get(key, host::now())
+    /// Returns a station-year from memory, unless it may lack what was published before `since`.
+    pub fn cached(&self, key: StationYearKey, since: Option<Timestamp>) -> Option<Arc<StationYear>> {
+        self.memory.lock().get(key, host::now(), since)
     }
 
     /// Returns an index of the stations that may have observations in a year.
@@ -146,7 +149,7 @@ impl WeatherCache {
         self.years.lock().index(year, all)
     }
 
-    /// Fetches these years of these stations.
+    /// Fetches these years of these stations, from the source if they may lack what was published before `since`.
     ///
     /// # Errors
     /// Fails with an outage if the weather service or the object store cannot be reached, and permanently if the weather
@@ -155,6 +158,7 @@ impl WeatherCache {
         &self,
         all: &StationIndex,
         needed: BTreeMap<u32, BTreeSet<i16>>,
+        since: Option<Timestamp>,
     ) -> Result<HashMap<StationYearKey, Arc<StationYear>>, Failure> {
         let failed = &AtomicBool::new(false);
         let mut answers = futures::stream::iter(needed)
@@ -163,7 +167,7 @@ impl WeatherCache {
                 if failed.load(Ordering::Relaxed) {
                     return Ok(Vec::new());
                 }
-                let answer = self.station(station, all.id(station).as_str(), years).await;
+                let answer = self.station(station, all.id(station).as_str(), years, since).await;
                 failed.fetch_or(answer.is_err(), Ordering::Relaxed);
                 answer
             })
@@ -181,7 +185,13 @@ impl WeatherCache {
         failure.map_or(Ok(station_years), Err)
     }
 
-    async fn station(&self, station: u32, id: &str, years: BTreeSet<i16>) -> Result<StationYears, Failure> {
+    async fn station(
+        &self,
+        station: u32,
+        id: &str,
+        years: BTreeSet<i16>,
+        since: Option<Timestamp>,
+    ) -> Result<StationYears, Failure> {
         let asked_at = Instant::now();
         let flight = Arc::clone(self.flights.lock().entry(station).or_default());
         let answer = async {
@@ -191,7 +201,7 @@ impl WeatherCache {
             {
                 return Err(failure.clone());
             }
-            let answer = self.station_alone(station, id, years).await;
+            let answer = self.station_alone(station, id, years, since).await;
             *last_failure = answer.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
             answer
         }
@@ -204,7 +214,13 @@ impl WeatherCache {
         answer
     }
 
-    async fn station_alone(&self, station: u32, id: &str, years: BTreeSet<i16>) -> Result<StationYears, Failure> {
+    async fn station_alone(
+        &self,
+        station: u32,
+        id: &str,
+        years: BTreeSet<i16>,
+        since: Option<Timestamp>,
+    ) -> Result<StationYears, Failure> {
         let now = host::now();
         let mut station_years = Vec::with_capacity(years.len());
         let mut missing = BTreeSet::new();
@@ -213,8 +229,13 @@ impl WeatherCache {
             let mut origin = "memory";
             let weather = match year_status(year, now, self.settled_days) {
                 YearStatus::BeforeRecords | YearStatus::Future => Some(Arc::default()),
-                _ if let Some(weather) = self.cached(key) => Some(weather),
-                YearStatus::Settled if !self.client.source().is_folder() => {
+                _ if let Some(weather) = self.cached(key, since) => {
+                    metrics().station_years(origin, 1);
+                    station_years.push((key, weather));
+                    continue;
+                }
+                // An object does not say when its weather was fetched: a delayed write may have been the last one.
+                YearStatus::Settled if since.is_none() && !self.client.source().is_folder() => {
                     origin = "store";
                     self.read_stored(id, year).await?.map(Arc::new)
                 }
@@ -223,7 +244,7 @@ impl WeatherCache {
             match weather {
                 Some(weather) => {
                     metrics().station_years(origin, 1);
-                    station_years.push((key, self.remember(key, weather, now, true)));
+                    station_years.push((key, self.remember(key, weather, None, now, true)));
                 }
                 None => {
                     missing.insert(year);
@@ -231,7 +252,7 @@ impl WeatherCache {
             }
         }
         for years in self.client.source().years_by_request(missing) {
-            station_years.extend(self.request(station, id, &years, now).await?);
+            station_years.extend(self.request(station, id, &years, since, now).await?);
         }
         Ok(station_years)
     }
@@ -242,6 +263,7 @@ impl WeatherCache {
         station: u32,
         id: &str,
         years: &BTreeSet<i16>,
+        since: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<StationYears, Failure> {
         let fetched = self.client.station_years(id, years).await.map_err(|unavailable| failure(&unavailable))?;
@@ -253,6 +275,8 @@ impl WeatherCache {
         } else {
             self.without_file.lock().insert(station);
         }
+        // The clock of whoever requested the refresh may differ from that of this process.
+        let as_of = since.max(now.saturating_sub(CLOCK_SKEW_MAX).ok());
         let (mut station_years, mut settled) = (Vec::with_capacity(years.len()), Vec::new());
         for (year, weather) in fetched.years {
             let is_reliable = weather.is_some() || self.answered.load(Ordering::Relaxed);
@@ -262,7 +286,7 @@ impl WeatherCache {
                 settled.push((layout::weather(id, year), weather.to_csv(year)));
             }
             let key = (station, year);
-            station_years.push((key, self.remember(key, Arc::new(weather), now, is_reliable)));
+            station_years.push((key, self.remember(key, Arc::new(weather), as_of, now, is_reliable)));
         }
         // The memory is filled first, so that an outage of the store does not cause another request to the source.
         self.warn(id, fetched.texts).await;
@@ -284,6 +308,7 @@ impl WeatherCache {
         &self,
         key: StationYearKey,
         weather: Arc<StationYear>,
+        as_of: Option<Timestamp>,
         now: Timestamp,
         is_reliable: bool,
     ) -> Arc<StationYear> {
@@ -291,11 +316,13 @@ impl WeatherCache {
             YearStatus::Settled | YearStatus::BeforeRecords => is_reliable,
             YearStatus::Unsettled | YearStatus::Future => false,
         };
-        if is_final && weather.is_empty() {
+        if !weather.is_empty() {
+            self.years.lock().include(key);
+        } else if is_final {
             self.years.lock().exclude(key);
         }
         let stale_at = if is_final { None } else { now.saturating_add(UNSETTLED_FOR).ok() };
-        self.memory.lock().put(key, Arc::clone(&weather), stale_at);
+        self.memory.lock().put(key, Arc::clone(&weather), as_of, stale_at);
         weather
     }
 
@@ -359,9 +386,9 @@ mod tests {
             let store: Store = Arc::new(object_store::memory::InMemory::new());
             let cache = WeatherCache::new(client(), store, 180);
             cache.index(year, &all);
-            cache.remember((0, year), Arc::default(), now, is_reliable);
-            assert!(cache.memory.lock().get((0, year), now).is_some());
-            assert_eq!(cache.memory.lock().get((0, year), later).is_some(), is_final, "{year}");
+            cache.remember((0, year), Arc::default(), None, now, is_reliable);
+            assert!(cache.memory.lock().get((0, year), now, None).is_some());
+            assert_eq!(cache.memory.lock().get((0, year), later, None).is_some(), is_final, "{year}");
             // Exclude enough others that the index is built again.
             (1..64).for_each(|other| cache.years.lock().exclude((other, year)));
             assert_eq!(cache.index(year, &all).len(), usize::from(!is_final), "{year}");

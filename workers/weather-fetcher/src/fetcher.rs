@@ -103,19 +103,19 @@ impl WeatherFetcher {
 
     async fn enrich(
         &self,
-        RideChunk { batch_id, chunk, split_id, digest, rides }: RideChunk,
+        RideChunk { batch_id, chunk, split_id, digest, refresh, rides }: RideChunk,
     ) -> Result<EnrichedChunk, Failure> {
         let place = |ride: &Ride| {
             let Ride { latitude, longitude, statustime, .. } = *ride;
             WeatherPlace { latitude, longitude, statustime }
         };
         let places: Vec<WeatherPlace> = rides.iter().map(place).collect();
-        let weather = self.almanac.weather(&places).await?;
+        let weather = self.almanac.weather(&places, refresh.map(|refresh| refresh.asked_at)).await?;
         let observed = weather.iter().filter(|weather| matches!(weather, Weather::Observed(_))).count();
         metrics().rides(Self::NAME, "observed", observed as u64);
         metrics().rides(Self::NAME, "without_weather", (weather.len() - observed) as u64);
         let rides = rides.into_iter().zip(weather).map(|(ride, weather)| EnrichedRide { ride, weather }).collect();
-        Ok(EnrichedChunk { batch_id, chunk, split_id, digest, rides })
+        Ok(EnrichedChunk { batch_id, chunk, split_id, digest, refresh, rides })
     }
 }
 

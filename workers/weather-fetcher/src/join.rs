@@ -11,6 +11,7 @@ use common::{
     message::WeatherPlace,
     ride::{Observation, Weather, WeatherMissing},
 };
+use jiff::{SignedDuration, civil};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -50,14 +51,19 @@ pub struct Join<'a> {
     station_years: HashMap<StationYearKey, Arc<StationYear>>,
     waiting: Vec<Waiting>,
     started: bool,
+    today: civil::Date,
 }
 
+/// Number of days after which an observation that is missing is no longer expected. GHCN-Daily lags behind by days, some
+/// stations by weeks.
+const EXPECTED_DAYS: i64 = 60;
+
 impl<'a> Join<'a> {
-    /// Starts the join of `rides` with the stations in `reach`.
-    pub fn new(reach: &'a Reach, rides: &'a [WeatherPlace]) -> Self {
+    /// Starts the join of `rides` with the stations in `reach`, on the date `today` (UTC).
+    pub fn new(reach: &'a Reach, rides: &'a [WeatherPlace], today: civil::Date) -> Self {
         let missing = Weather::Missing(WeatherMissing::NoStationInReach);
         let weather = vec![missing; rides.len()];
-        Self { reach, rides, weather, station_years: HashMap::new(), waiting: Vec::new(), started: false }
+        Self { reach, rides, weather, station_years: HashMap::new(), waiting: Vec::new(), started: false, today }
     }
 
     /// Runs one round with the station-years that `lookup` returns; it is called once for each station and year. Returns
@@ -136,10 +142,29 @@ impl<'a> Join<'a> {
 
     fn why_missing(&self, ride: &WeatherPlace) -> WeatherMissing {
         let all = &self.reach.all;
-        match all.near(ride.latitude, ride.longitude, self.reach.max_km).next(all) {
-            Some(_) => WeatherMissing::NoObservationOnDate,
-            None => WeatherMissing::NoStationInReach,
+        let near = || all.near(ride.latitude, ride.longitude, self.reach.max_km);
+        if near().next(all).is_none() {
+            return WeatherMissing::NoStationInReach;
         }
+        let date = ride.statustime.datetime().date();
+        let is_expected = date > self.today
+            || (self.today.duration_since(date) <= SignedDuration::from_hours(24 * EXPECTED_DAYS)
+                && !self.is_reported_later(near(), date));
+        if is_expected { WeatherMissing::NotYetPublished } else { WeatherMissing::NoObservationOnDate }
+    }
+
+    /// Returns whether a station has published an observation of a later day of the year: then that of this date is missing for
+    /// good.
+    fn is_reported_later(&self, mut near: Neighbours, date: civil::Date) -> bool {
+        let all = &self.reach.all;
+        while let Some(Neighbour { station, .. }) = near.next(all) {
+            if let Some(station_year) = self.station_years.get(&(station, date.year()))
+                && station_year.last_day() > Some((date.month(), date.day()))
+            {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -192,6 +217,42 @@ mod tests {
         }
     }
 
+    fn why_missing(stations: &[u8], day: i8, today: civil::Date) -> Weather {
+        let list: Vec<Station> = (0..stations.len())
+            .map(|at| Station { id: format!("XX{at:09}").into(), latitude: 0.0, longitude: 0.0 })
+            .collect();
+        let all = Arc::new(StationIndex::new(list, None));
+        let reach = Reach { all, by_year: HashMap::new(), max_km: 10.0 };
+        let rides = [ride((0.0, 0.0), (2019, day))];
+        let mut join = Join::new(&reach, &rides, today);
+        let year = |station: u32| Arc::new(july(0, 2019, stations[station as usize]));
+        assert!(join.advance(|(station, _)| Some(year(station))).is_empty());
+        join.finish().remove(0)
+    }
+
+    /// Recent weather is expected until a station reports a later day; older weather is not.
+    #[test]
+    fn weather_is_expected_while_it_is_recent_and_no_station_is_past_it() {
+        use WeatherMissing::{NoObservationOnDate, NotYetPublished};
+        let july = |day| civil::date(2019, 7, day);
+        let up_to_day_3 = 0b111;
+        let all_but_day_5 = 0b1110_1111;
+        let nothing = 0;
+        for (stations, day, today, expected) in [
+            (&[up_to_day_3][..], 5, july(6), NotYetPublished),
+            (&[up_to_day_3, nothing], 5, july(6), NotYetPublished),
+            (&[nothing], 5, july(6), NotYetPublished),
+            (&[all_but_day_5], 5, july(9), NoObservationOnDate),
+            (&[up_to_day_3, all_but_day_5], 5, july(9), NoObservationOnDate),
+            (&[up_to_day_3], 5, july(5) + jiff::Span::new().days(EXPECTED_DAYS), NotYetPublished),
+            (&[up_to_day_3], 5, july(6) + jiff::Span::new().days(EXPECTED_DAYS), NoObservationOnDate),
+            // The future, whatever a station reports.
+            (&[all_but_day_5], 5, july(4), NotYetPublished),
+        ] {
+            assert_eq!(why_missing(stations, day, today), Weather::Missing(expected), "{stations:?} {day} {today}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_ride_gets_the_station_that_a_scan_finds_and_each_station_year_is_looked_up_once(
@@ -216,7 +277,7 @@ mod tests {
                 by_year.insert(2018, Arc::new(all.only(2018, &empty)));
             }
             let reach = Reach { all, by_year, max_km };
-            let mut join = Join::new(&reach, &rides);
+            let mut join = Join::new(&reach, &rides, civil::date(2030, 1, 1));
             let mut answers: HashMap<StationYearKey, Arc<StationYear>> = HashMap::new();
             loop {
                 let needed = join.advance(|key| answers.remove(&key));

@@ -129,7 +129,7 @@ impl WeatherLookup {
         let (almanac, places) = (Arc::clone(&self.almanac), places.to_vec());
         let lookup = tokio::spawn(async move {
             let _permit = permit;
-            tokio::time::timeout(READ_DEADLINE, almanac.weather(&places)).await
+            tokio::time::timeout(READ_DEADLINE, almanac.weather(&places, None)).await
         });
         let late = |_| Failure::outage("weather service", "it answers too slowly");
         lookup.await.map_err(Failure::transient)?.map_err(late)?
@@ -145,9 +145,11 @@ impl WeatherLookup {
                 ),
                 format!("places[{index}]"),
             ),
-            WeatherMissing::NoObservationOnDate => (
+            WeatherMissing::NoObservationOnDate | WeatherMissing::NotYetPublished => (
                 self.almanac.no_file(place).map(|no_file| no_file.why).unwrap_or_else(|| {
-                    format!("no station within {km} km has tmin, tmax and prcp of {} (UTC)", date(place))
+                    let yet =
+                        if why == WeatherMissing::NotYetPublished { " yet: it is published days later" } else { "" };
+                    format!("no station within {km} km has tmin, tmax and prcp of {} (UTC){yet}", date(place))
                 }),
                 format!("places[{index}].statustime"),
             ),

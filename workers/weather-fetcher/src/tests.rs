@@ -9,6 +9,7 @@ mod inspection;
 mod live;
 #[path = "../../../tests/support/noaa.rs"]
 pub(crate) mod noaa;
+mod refreshed;
 
 use crate::{Settings, WeatherFetcher};
 use common::{
@@ -70,7 +71,7 @@ pub(crate) fn of(source: String) -> Settings {
 }
 
 async fn enrich(fetcher: &WeatherFetcher, rides: Vec<Ride>) -> Result<Vec<Weather>, Failure> {
-    let payload = RideChunk { batch_id: "b".to_owned(), chunk: 3, split_id: None, digest: None, rides };
+    let payload = RideChunk { batch_id: "b".to_owned(), chunk: 3, split_id: None, digest: None, refresh: None, rides };
     let outputs = fetcher.handle(Envelope { payload, properties: Properties::default() }).await?;
     let messages: Vec<_> = outputs.into_stream().map(Result::unwrap).collect().await;
     assert_eq!(messages.len(), 1);
@@ -120,8 +121,8 @@ async fn a_ride_gets_the_nearest_station_with_all_three_elements() {
             missing.clone(),
             park(100, 150, 0),
             Weather::Missing(WeatherMissing::NoStationInReach),
-            missing.clone(),
             missing,
+            Weather::Missing(WeatherMissing::NotYetPublished),
         ];
         assert_eq!(enrich(&fetcher, rides).await.unwrap(), expected);
     }

@@ -170,7 +170,9 @@ mod tests {
             "received": 0, "accepted": 0, "rejected": 0, "rejected_by_reason": {}, "without_weather": {}, "labelled": 0,
             "trainable": 0, "stations": {}, "files": [],
         });
-        store::write(&store, &layout::manifest("b"), manifest.to_string()).await.unwrap();
+        store::write(&store, &layout::manifest("b", common::dataset::FIRST_REVISION), manifest.to_string())
+            .await
+            .unwrap();
         conflict(claim_inline(&store, proposed("[1]"), "[1]").await);
         assert_eq!(read_claim(&store, "b").await.unwrap(), None);
         assert!(claim_inline(&store, proposed("[{}]"), "[{}]").await.unwrap().1.is_some());

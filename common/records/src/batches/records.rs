@@ -8,7 +8,11 @@ use crate::{
     staging::{self, Staged},
     store,
 };
-use common::{dataset::Claim, document::Upload, outcome::Failure};
+use common::{
+    dataset::{Claim, FIRST_REVISION},
+    document::Upload,
+    outcome::Failure,
+};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 
@@ -81,7 +85,7 @@ impl Records {
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn is_complete(store: &Store, batch_id: &str) -> Result<bool, Failure> {
-    store::exists(store, &layout::manifest(batch_id)).await
+    store::exists(store, &layout::manifest(batch_id, FIRST_REVISION)).await
 }
 
 /// Reads the claim on a batch id; `None` if nobody has claimed it.
@@ -133,7 +137,7 @@ mod tests {
         assert_eq!((claimed.state(None), claimed.listed()), (State::InProgress, Some(3)));
         assert_eq!(claimed.state(Some(Letter::Kept)), State::Refused);
         assert_eq!(claimed.progress(&store).await.unwrap(), Some(Staged { rides: 10, total: None }));
-        store::write(&store, &layout::manifest("b"), "{").await.unwrap();
+        store::write(&store, &layout::manifest("b", FIRST_REVISION), "{").await.unwrap();
         let broken = read(&store, "b").await;
         assert!(matches!(&broken, Err(Failure::Permanent { why, .. }) if why.starts_with("dataset/b/manifest.json")));
     }

@@ -147,7 +147,7 @@ impl<'a, T: Send + 'static> Reader<'a, T> {
             return Ok(());
         }
         let why = format!("it lists {accepted} rides, but its files contain {}", self.rides);
-        Err(DatasetError::Broken { path: layout::manifest(batch_id), why })
+        Err(DatasetError::Broken { path: layout::manifest(batch_id, self.manifest.revision()), why })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     store::{self, Store},
 };
 use common::{
-    dataset::{DatasetFile, Manifest},
+    dataset::{DatasetFile, FIRST_REVISION, Manifest},
     message::EnrichedRide,
     ride::{Counts, Weather},
     schema::Described,
@@ -42,6 +42,7 @@ fn manifest_of(files: Vec<DatasetFile>) -> Manifest {
     Manifest {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: "b".to_owned(),
+        revision: None,
         sha256: "0".repeat(64),
         columns: column_names().map(str::to_owned).to_vec(),
         received: accepted,
@@ -58,7 +59,7 @@ fn manifest_of(files: Vec<DatasetFile>) -> Manifest {
 
 /// Writes these chunks of rides; returns the manifest.
 async fn write(store: &Store, chunks: &[&[EnrichedRide]], part_bytes_max: u64) -> Manifest {
-    let mut writer = Writer::open(store, "b", part_bytes_max, 1_000);
+    let mut writer = Writer::open(store, "b", FIRST_REVISION, part_bytes_max, 1_000);
     for rides in chunks {
         let mut rows = Vec::new();
         rides.iter().for_each(|ride| push_row(&mut rows, ride));
@@ -132,7 +133,7 @@ proptest! {
 
         let stored = block_on(manifest(&store, "b")).unwrap().unwrap();
         prop_assert_eq!(&stored.manifest, &written);
-        prop_assert_eq!(block_on(list(&store)).unwrap(), ["b"]);
+        prop_assert_eq!(block_on(list(&store)).unwrap(), BTreeMap::from([("b".to_owned(), FIRST_REVISION)]));
         let read = block_on(read_all(&store, &written, parsers, block_bytes)).unwrap();
         prop_assert_eq!(read, rides.iter().map(expected).collect::<Vec<_>>());
 
@@ -143,7 +144,7 @@ proptest! {
         prop_assert_eq!(bytes, document.len() as u64);
         prop_assert_eq!(document, whole);
         for (number, file) in (0..).zip(&written.files) {
-            prop_assert_eq!(&file.path, &layout::dataset_part("b", number));
+            prop_assert_eq!(&file.path, &layout::dataset_part("b", FIRST_REVISION, number));
             prop_assert!(file.bytes <= part_bytes_max || file.rows <= 1);
             prop_assert!(file.rows > 0 || written.files.len() == 1);
         }
@@ -164,7 +165,7 @@ proptest! {
 #[tokio::test]
 async fn a_file_has_at_least_one_row_and_a_quoted_line_feed_ends_no_row() {
     let store = memory();
-    let mut writer = Writer::open(&store, "b", 1, 1_000);
+    let mut writer = Writer::open(&store, "b", FIRST_REVISION, 1, 1_000);
     writer.push(b"a,\"1\n2\"\nbb,3\n", 2).await.unwrap();
     let files = writer.finish().await.unwrap();
     let sizes: Vec<_> = files.iter().map(|file| (file.rows, file.bytes - header().len() as u64)).collect();
@@ -228,7 +229,7 @@ fn columns_are_found_by_name_in_any_order() {
 #[tokio::test]
 async fn a_damaged_dataset_is_not_read() {
     let store = memory();
-    let path = layout::dataset_part("b", 0);
+    let path = layout::dataset_part("b", FIRST_REVISION, 0);
     let put = async |body: &str| store::write(&store, &path, body.to_owned()).await.unwrap();
     let file = |body: &str, rows| DatasetFile {
         path: path.clone(),
@@ -281,10 +282,11 @@ async fn a_manifest_that_is_not_that_of_the_batch_is_refused() {
         (Manifest { batch_id: "c".to_owned(), ..good.clone() }, "it is the manifest of c"),
         (elsewhere, "which is not below dataset/b/"),
     ] {
-        let error = StoredManifest::decode("b", &store::pretty(&manifest).unwrap()).unwrap_err().to_string();
+        let error =
+            StoredManifest::decode("b", FIRST_REVISION, &store::pretty(&manifest).unwrap()).unwrap_err().to_string();
         assert!(error.starts_with("dataset/b/manifest.json: ") && error.contains(expected), "{error}");
     }
-    assert!(StoredManifest::decode("b", b"{").is_err());
+    assert!(StoredManifest::decode("b", FIRST_REVISION, b"{").is_err());
     assert_eq!(create_manifest(&store, &good).await, Ok(()), "the same again");
     let failure = create_manifest(&store, &Manifest { received: 9, ..good }).await.unwrap_err();
     assert!(failure.to_string().contains("dataset_differs"), "{failure}");

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use common::{dataset::DatasetFile, outcome::Failure};
 use object_store::{buffered::BufWriter, path::Path};
 use sha2::{Digest, Sha256};
+use std::num::NonZeroU32;
 use tokio::io::AsyncWriteExt;
 
 /// Number of bytes of rows that are buffered before they are passed to the upload.
@@ -21,6 +22,7 @@ const UPLOADS_MAX: usize = 2;
 pub struct Writer {
     store: Store,
     batch_id: String,
+    revision: NonZeroU32,
     part_bytes_max: u64,
     upload_bytes: usize,
     open: Part,
@@ -37,12 +39,12 @@ struct Part {
 }
 
 impl Writer {
-    /// Starts the dataset of a batch. `part_bytes_max` is the maximum size of a file, `upload_bytes` that of one request; both
+    /// Starts a revision of the dataset of a batch. `part_bytes_max` is the maximum size of a file, `upload_bytes` that of one request; both
     /// in bytes.
-    pub fn open(store: &Store, batch_id: &str, part_bytes_max: u64, upload_bytes: usize) -> Self {
-        let open = Part::open(store, layout::dataset_part(batch_id, 0), upload_bytes);
+    pub fn open(store: &Store, batch_id: &str, revision: NonZeroU32, part_bytes_max: u64, upload_bytes: usize) -> Self {
+        let open = Part::open(store, layout::dataset_part(batch_id, revision, 0), upload_bytes);
         let (store, batch_id) = (Store::clone(store), batch_id.to_owned());
-        Self { store, batch_id, part_bytes_max, upload_bytes, open, complete: Vec::new() }
+        Self { store, batch_id, revision, part_bytes_max, upload_bytes, open, complete: Vec::new() }
     }
 
     /// Writes rows, as [`push_row`](super::push_row) encodes them; `count` is their number.
@@ -62,7 +64,8 @@ impl Writer {
             (rows, count) = (rest, count.saturating_sub(fit_count));
             if !rows.is_empty() {
                 let number = u32::try_from(self.complete.len() + 1).unwrap_or(u32::MAX);
-                let next = Part::open(&self.store, layout::dataset_part(&self.batch_id, number), self.upload_bytes);
+                let path = layout::dataset_part(&self.batch_id, self.revision, number);
+                let next = Part::open(&self.store, path, self.upload_bytes);
                 self.complete.push(std::mem::replace(&mut self.open, next).finish().await?);
             }
         }

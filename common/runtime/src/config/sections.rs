@@ -44,6 +44,9 @@ pub struct RunSettings {
     /// Time without progress after which `wildrydes run` and `wildrydes ingest` name the cause, in milliseconds, 0 (at
     /// once) to 3,600,000.
     pub patience_ms: u64,
+    /// Hours between two refreshes of the batches whose weather was not yet published, by `wildrydes up` and by a command with
+    /// `--serve`: 0 (none) to 8,760. Every other process ignores it.
+    pub refresh_hours: u32,
     /// Address and port of the listener for `/livez`, `/readyz` and `/metrics` of a worker; empty for none.
     pub health_bind: String,
 }
@@ -56,6 +59,7 @@ impl Default for RunSettings {
             drain_deadline_ms: 20_000,
             handle_timeout_ms: 20 * 60 * 1_000,
             patience_ms: 10_000,
+            refresh_hours: 0,
             health_bind: String::new(),
         }
     }
@@ -88,6 +92,8 @@ impl Settings for RunSettings {
             .means("maximum time of one handler; below RabbitMQ's consumer_timeout"),
         number("patience_ms", "milliseconds", 0..=3_600_000)
             .means("time without progress after which run and ingest report the cause"),
+        number("refresh_hours", "hours", 0..=8_760)
+            .means("time between two refreshes of stale batches, by up and --serve only; 0: none"),
         text("health_bind", "HOST:PORT or empty")
             .means("listener of a worker for /livez, /readyz and /metrics; empty: none"),
     ];

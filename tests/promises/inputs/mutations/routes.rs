@@ -154,7 +154,8 @@ impl Rabbit {
             let sha256 = hex::encode(Sha256::digest(&mutation.bytes));
             let content = BatchContent::Reference { object, sha256 };
             let reading = mutation.reading.clone();
-            Outgoing::message(&RideBatch { batch_id: None, source: None, reading, content }).expect("a message")
+            Outgoing::message(&RideBatch { batch_id: None, source: None, reading, refresh: None, content })
+                .expect("a message")
         };
         self.publisher.publish(message).await.expect("the broker takes it");
     }

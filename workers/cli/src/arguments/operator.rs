@@ -1,5 +1,6 @@
-//! Arguments of the operator's commands: `dead`, `replay`, `pause`, `resume`, `drain`.
+//! Arguments of the operator's commands: `dead`, `replay`, `refresh`, `pause`, `resume`, `drain`.
 
+use super::Weather;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use common::topology::queue;
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
@@ -161,6 +162,37 @@ pub struct Replay {
     /// Print what would be published, and publish nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Examples of `refresh`.
+pub(super) const REFRESH_EXAMPLES: &str = "\
+Examples:
+  wildrydes refresh 450c7f9391a7a29b                      in this process, with the weather of NOAA's open-data bucket
+  wildrydes refresh 450c7f9391a7a29b --weather noaa/      with the weather of a folder
+  wildrydes refresh --stale --broker amqp://localhost/%2f     with a fleet: every batch whose weather was not yet published
+  wildrydes refresh --stale --no-wait                     for a schedule
+  wildrydes refresh --stale --dry-run
+
+Earlier revisions stay as they are. Unchanged weather makes no revision. Training, export and the page use the newest one.";
+
+/// `refresh`
+#[derive(Debug, Args)]
+pub struct Refresh {
+    /// Ids of the batches to join again
+    #[arg(value_name = "BATCH", required_unless_present = "stale")]
+    pub batches: Vec<String>,
+    /// Every batch with rides whose weather was not yet published when they were joined
+    #[arg(long, conflicts_with = "batches")]
+    pub stale: bool,
+    /// Return once the broker has confirmed the messages, without waiting for the outcome
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print which batches would be joined again, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Weather options, without a fleet.
+    #[command(flatten)]
+    pub weather: Weather,
 }
 
 /// `pause` and `resume`

@@ -166,7 +166,7 @@ impl Remote {
                     scores: vec![Score { ride_id: None, outcome }],
                     error: None,
                 };
-                Ok((response, weather))
+                Ok((response, scored.weather))
             }
             Answer::Problem(_, ProblemDetails { kind, detail }) if kind.ends_with(":no-model") => {
                 let error = ScoreError { code: ScoreErrorCode::NoModel, message: detail, field: None };

@@ -143,7 +143,7 @@ async fn once(
     let store = session.store()?;
     session.prove(&store).await?;
     let (paths, reading) = ([rides.to_owned()], Reading::default());
-    let files = Files { paths: &paths, reading: &reading };
+    let files = Files { paths: &paths, reading: &reading, refresh: false };
     let (fleet_cpu, broker_cpu, started) = (own_cpu(), broker_cpu(), Instant::now());
     let outcome = with_fleet(&session, broker, &store, files).await?;
     let seconds = started.elapsed().as_secs_f64();

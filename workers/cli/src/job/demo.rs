@@ -39,7 +39,7 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     let session = session.with_own_store(location, overrides)?;
     let store = session.store()?;
     let (paths, reading) = ([rides], Reading::default());
-    let files = Files { paths: &paths, reading: &reading };
+    let files = Files { paths: &paths, reading: &reading, refresh: false };
     if options.serve.serve.is_some() {
         return serve::run(&session, &store, files, Some(&TRUTH)).await;
     }

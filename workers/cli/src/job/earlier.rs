@@ -1,10 +1,10 @@
 //! The report on a dataset that an earlier command produced.
 
-use common::ride::Counts;
+use common::{document::RefreshOutcome, ride::Counts};
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
-use std::fmt::Write;
+use std::{fmt::Write, num::NonZeroU32};
 
 /// A dataset that an earlier command produced.
 #[serde_with::skip_serializing_none]
@@ -20,8 +20,12 @@ pub(crate) struct EarlierDataset {
     pub(super) looked_up_again: Option<Changes>,
     /// Why the lookup failed.
     pub(super) not_looked_up: Option<String>,
-    /// Path in the store that must be removed before the batch can be joined again.
-    pub(super) remove: String,
+    /// Batch id.
+    pub(super) batch_id: String,
+    /// Number of the newest revision, from 1.
+    pub(super) revision: NonZeroU32,
+    /// What a refresh by this command changed; absent if it was not asked to refresh.
+    pub(super) refreshed: Option<RefreshOutcome>,
 }
 
 fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
@@ -46,9 +50,8 @@ pub(crate) struct Changes {
 }
 
 impl EarlierDataset {
-    /// Describes for a person the date of the dataset, the changes, and how to join again. `name`: the file; `store`: the
-    /// location of the store.
-    pub(crate) fn text(&self, name: &str, store: &str) -> String {
+    /// Describes for a person the date of the dataset, the changes, and how to join again. `name`: the file.
+    pub(crate) fn text(&self, name: &str) -> String {
         let count = |count: u64| HumanCount(count).to_string();
         let mut text =
             format!("\nThe dataset of {name} is from an earlier run, {}: ", self.made_at.strftime("%F %T UTC"));
@@ -74,9 +77,14 @@ impl EarlierDataset {
                 let _ = write!(text, "Whether the weather has changed since is not known: {why}.");
             }
         }
-        let folder = format!("{}/{}", store.trim_end_matches('/'), self.remove);
-        let _ =
-            writeln!(text, "\n  To join its rides again, remove the folder {folder} and run the same command again.");
+        let _ = match &self.refreshed {
+            Some(outcome) => writeln!(text, "\n  They were joined again: {}.", in_words(outcome)),
+            None => writeln!(
+                text,
+                "\n  To join its rides again with the weather as of now: --refresh, or wildrydes refresh {}",
+                self.batch_id
+            ),
+        };
         text
     }
 }
@@ -105,9 +113,29 @@ impl Changes {
     }
 }
 
+/// Describes the outcome of a refresh for a person, as in `revision 2: 123 rides gained weather, 4 changed, 0 lost`.
+pub(super) fn in_words(outcome: &RefreshOutcome) -> String {
+    let RefreshOutcome { revision, gained, altered, lost, not_yet_published, .. } = outcome;
+    let count = |count: &u64| HumanCount(*count).to_string();
+    let mut text = match outcome.is_changed() {
+        true => format!(
+            "revision {revision}: {} rides gained weather, {} changed, {} lost",
+            count(gained),
+            count(altered),
+            count(lost)
+        ),
+        false => format!("unchanged, revision {revision}"),
+    };
+    if *not_yet_published > 0 {
+        let _ = write!(text, "; {} wait for weather to be published", count(not_yet_published));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::schema::Described;
 
     #[test]
     fn text_names_date_counts_and_folder() {
@@ -118,20 +146,42 @@ mod tests {
             without_weather_by_reason: Counts::from([("no_observation_on_date".to_owned(), 160)]),
             looked_up_again: None,
             not_looked_up: Some("no answer within 60000 ms".to_owned()),
-            remove: records::layout::dataset("b1"),
+            batch_id: "b1".to_owned(),
+            revision: NonZeroU32::MIN,
+            refreshed: None,
         };
-        let text = earlier.text("rides.json", "results/");
+        let text = earlier.text("rides.json");
         for part in [
             "from an earlier run, 2026-11-24 03:12:40 UTC",
             "160 of its 1,600 rides are without weather (no_observation_on_date 160)",
             "not known: no answer within 60000 ms",
-            "remove the folder results/dataset/b1 and run the same command again",
+            "again with the weather as of now: --refresh, or wildrydes refresh b1",
         ] {
             assert!(text.contains(part), "{part} is missing\n{text}");
         }
         let empty =
             EarlierDataset { rides: 0, without_weather: 0, without_weather_by_reason: Counts::new(), ..earlier };
-        let text = empty.text("rides.json", "results/");
-        assert!(text.contains("it has no rides") && !text.contains("remove the folder"), "{text}");
+        let text = empty.text("rides.json");
+        assert!(text.contains("it has no rides") && !text.contains("--refresh"), "{text}");
+    }
+
+    #[test]
+    fn an_outcome_says_what_changed_and_what_is_still_expected() {
+        let mut outcome = RefreshOutcome {
+            schema: RefreshOutcome::SCHEMA.name.to_owned(),
+            batch_id: "b".to_owned(),
+            attempt: NonZeroU32::MIN,
+            revision: NonZeroU32::MIN,
+            gained: 0,
+            altered: 0,
+            lost: 0,
+            not_yet_published: 12,
+            split_id: "r1-s".to_owned(),
+            rows_sha256: "0".repeat(64),
+        };
+        assert_eq!(in_words(&outcome), "unchanged, revision 1; 12 wait for weather to be published");
+        (outcome.gained, outcome.altered, outcome.not_yet_published) = (1_123, 4, 0);
+        outcome.revision = outcome.revision.saturating_add(1);
+        assert_eq!(in_words(&outcome), "revision 2: 1,123 rides gained weather, 4 changed, 0 lost");
     }
 }

@@ -16,7 +16,7 @@ use common::{
     topology,
 };
 use futures::{StreamExt, stream};
-use records::{Store, layout, store};
+use records::{Store, datasets, layout, refreshes, store};
 use runtime::{
     Broker,
     broker::{BrokerError, Delivery, deliveries},
@@ -98,7 +98,7 @@ impl Follower {
         let mut batches = Vec::new();
         for (mut submission, outcome, _) in state.batches {
             let Some(outcome) = outcome else { continue };
-            if let BatchOutcome::Ready(ready) = &outcome {
+            if let (BatchOutcome::Ready(ready), None) = (&outcome, submission.refresh) {
                 submission.earlier = recheck::look(self.client(client), store, &submission, ready).await?;
             }
             batches.push((submission, outcome));
@@ -168,6 +168,7 @@ impl Follower {
                 _ = tick.tick() => {
                     progress.look(self.client(client), store, unfinished, outcome.is_some()).await;
                     let is_joined = outcome.is_some();
+                    state.check_refreshes(store).await?;
                     self.check_missed(state, store).await;
                     if is_joined && self.may_have_missed_the_model() {
                         state.progress.say(
@@ -305,10 +306,27 @@ impl FollowState {
         }
     }
 
+    /// Records the refreshes that have ended. One that changed nothing is not announced, and no training follows.
+    async fn check_refreshes(&mut self, store: &Store) -> Result<(), Failed> {
+        for (submission, outcome, trained) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
+            let Some(refresh) = submission.refresh else { continue };
+            let Some(ended) = refreshes::ended(store, &submission.batch_id, refresh.attempt).await? else { continue };
+            let stored = datasets::revision(store, &submission.batch_id, ended.revision).await?;
+            let Some(ready) = stored.map(|stored| stored.announcement()) else { continue };
+            self.progress.ready(ready.rides);
+            *trained |= !ended.is_changed();
+            *outcome = Some(BatchOutcome::Ready(ready));
+        }
+        Ok(())
+    }
+
     /// Records what happened while there was no connection. What cannot be read now is left for the next check.
     async fn catch_up(&mut self, letters: &[(String, Letter)], store: &Store) {
         let mut ready = Vec::new();
-        for (submission, outcome, _) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
+        let is_open = |(submission, outcome, _): &&mut (Submission, Option<BatchOutcome>, bool)| {
+            outcome.is_none() && submission.refresh.is_none()
+        };
+        for (submission, outcome, _) in self.batches.iter_mut().filter(is_open) {
             if let Ok(Some(found)) = missed::dataset(store, submission).await {
                 submission.batch_id.clone_from(&found.batch_id);
                 ready.push(found.rides);
@@ -358,6 +376,10 @@ impl FollowState {
         if kind == DatasetReady::KIND.to_string() {
             let ready: DatasetReady = decode(body)?;
             for (submission, outcome, _) in &mut self.batches {
+                // An announcement may be about an earlier revision; the record of the attempt tells how it ended.
+                if submission.refresh.is_some() {
+                    continue;
+                }
                 // With another trace id it may be the same batch, or another publisher's batch with the same id.
                 let is_same = submission.trace_id == trace_id
                     || (submission.batch_id == ready.batch_id && matches!(submission.claim(store).await, Ok(Some(_))));

@@ -5,7 +5,8 @@ use super::{
     follow::Follower,
     input,
     options::{FollowOptions, Goal},
-    outcome::Outcome,
+    outcome::{BatchOutcome, Outcome, Submission},
+    refresh::{begin_all, outcome_of},
     submit::{Form, submit_all},
 };
 use crate::{
@@ -24,6 +25,8 @@ pub(crate) struct Files<'a> {
     pub(crate) paths: &'a [PathBuf],
     /// How the documents are read.
     pub(crate) reading: &'a Reading,
+    /// Whether the rides of an earlier command are joined again.
+    pub(crate) refresh: bool,
 }
 
 /// Returns the reading that the options describe.
@@ -72,5 +75,38 @@ pub(crate) async fn to_the_model(
     let mut follower = Follower::start(broker, client, store).await?;
     let form = Form { batch_id: None, reading: files.reading };
     let submissions = submit_all(client, store, inputs, form, follow_options.quiet).await?;
-    follower.follow(client, store, submissions, follow_options).await
+    let mut outcome = follower.follow(client, store, submissions, follow_options).await?;
+    if files.refresh {
+        refresh_earlier(client, store, &mut follower, follow_options, &mut outcome).await?;
+    }
+    Ok(outcome)
+}
+
+/// Joins the batches again whose datasets an earlier command produced, and follows them to the model.
+async fn refresh_earlier(
+    client: &Client,
+    store: &Store,
+    follower: &mut Follower,
+    follow_options: FollowOptions,
+    outcome: &mut Outcome,
+) -> Result<(), Failed> {
+    let is_earlier = |(submission, _): &&(Submission, BatchOutcome)| submission.earlier.is_some();
+    let mut ids: Vec<String> =
+        outcome.batches.iter().filter(is_earlier).map(|(submission, _)| submission.batch_id.clone()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let submissions = begin_all(client, store, &ids, false).await?;
+    let refreshed = follower.follow(client, store, submissions, follow_options).await?;
+    outcome.model = refreshed.model.or(outcome.model.take());
+    for (again, ended) in refreshed.batches {
+        let changes = outcome_of(store, &again).await?;
+        let same_batch = |(submission, _): &&mut (Submission, BatchOutcome)| submission.batch_id == again.batch_id;
+        for (submission, batch) in outcome.batches.iter_mut().filter(same_batch) {
+            batch.clone_from(&ended);
+            if let Some(earlier) = &mut submission.earlier {
+                earlier.refreshed.clone_from(&changes);
+            }
+        }
+    }
+    Ok(())
 }

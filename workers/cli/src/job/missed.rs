@@ -53,14 +53,16 @@ pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, Cl
     Ok(letters)
 }
 
-/// Returns the trainer's decision on a dataset if the champion or the challenger was trained on it.
+/// Returns the trainer's decision on a dataset if the champion or the challenger was trained on it, or on a newer revision of it.
 pub(super) async fn model(store: &Store, ready: &DatasetReady) -> Result<Option<ModelOutcome>, Failure> {
     let family = layout::GLOBAL_MODEL;
-    let dataset = TrainedOn { batch_id: ready.batch_id.clone(), manifest_sha256: ready.manifest_sha256.clone() };
+    let is_in = |TrainedOn { batch_id, manifest_sha256, revision }: &TrainedOn| {
+        *batch_id == ready.batch_id && (*manifest_sha256 == ready.manifest_sha256 || *revision > ready.revision)
+    };
     for name in [AliasName::Champion, AliasName::Challenger] {
         let Some(alias) = registry::read_alias(store, family, name).await? else { continue };
         let Ok(model) = registry::named_model(store, &alias).await? else { continue };
-        if !model.datasets.contains(&dataset) {
+        if !model.datasets.iter().any(is_in) {
             continue;
         }
         if name == AliasName::Champion {

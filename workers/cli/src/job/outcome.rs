@@ -3,7 +3,7 @@
 use super::earlier::EarlierDataset;
 use common::{
     dataset::Claim,
-    message::{DatasetReady, ModelPromoted, ModelRejected},
+    message::{DatasetReady, ModelPromoted, ModelRejected, Refresh},
     outcome::Failure,
     reading::Reading,
     topology::queue,
@@ -22,6 +22,8 @@ pub(crate) struct Submission {
     pub(crate) sha256: String,
     /// How its bytes are read.
     pub(crate) reading: Reading,
+    /// The attempt to join it again, if that is what was submitted.
+    pub(crate) refresh: Option<Refresh>,
     /// Trace id, 32 hex digits.
     pub(crate) trace_id: String,
     /// When it was submitted.
@@ -41,6 +43,7 @@ impl Submission {
 }
 
 /// The outcome of a batch.
+#[derive(Clone)]
 pub(crate) enum BatchOutcome {
     /// Its dataset is ready.
     Ready(DatasetReady),

@@ -1,7 +1,7 @@
 //! Checks how the weather of an earlier dataset would differ today.
 //!
-//! A dataset is never changed. Some of its rides are looked up again, so that a person can decide whether to join them
-//! again with weather that arrived or was corrected since.
+//! A revision of a dataset is never changed. Some of its rides are looked up again, so that a person can decide whether to join
+//! them again with weather that arrived or was corrected since.
 
 use super::{
     earlier::{Changes, EarlierDataset},
@@ -48,15 +48,16 @@ pub(crate) async fn look(
     submission: &Submission,
     ready: &DatasetReady,
 ) -> Result<Option<EarlierDataset>, Failure> {
-    let Some(found) = store::head(store, &ready.manifest).await? else { return Ok(None) };
+    let Some(stored) = datasets::manifest(store, &ready.batch_id).await? else { return Ok(None) };
+    let manifest = stored.manifest;
+    let path = layout::manifest(&manifest.batch_id, manifest.revision());
+    let Some(found) = store::head(store, &path).await? else { return Ok(None) };
     let made_at = Timestamp::from_second(found.last_modified.timestamp()).unwrap_or(Timestamp::MIN);
     // If the document contains its batch id, the id was not known when the batch was submitted.
     let was_made_before = made_at.saturating_add(CLOCK_SKEW_MAX).is_ok_and(|made_at| made_at < submission.at);
     if !submission.was_there && !was_made_before {
         return Ok(None);
     }
-    let Some(stored) = datasets::manifest(store, &ready.batch_id).await? else { return Ok(None) };
-    let manifest = stored.manifest;
     let rides = choose(sample(store, &manifest.files).await?);
     let changes =
         if rides.is_empty() { Ok(Changes::default()) } else { ask(client, &submission.trace_id, &rides).await };
@@ -66,12 +67,14 @@ pub(crate) async fn look(
     };
     Ok(Some(EarlierDataset {
         made_at,
+        revision: manifest.revision(),
+        batch_id: manifest.batch_id,
         rides: manifest.accepted,
         without_weather: manifest.without_weather.values().sum(),
         without_weather_by_reason: manifest.without_weather,
         looked_up_again,
         not_looked_up,
-        remove: layout::dataset(&manifest.batch_id),
+        refreshed: None,
     }))
 }
 

@@ -82,7 +82,7 @@ impl<'a> Results<'a> {
                 }
                 let stored = datasets::manifest(store, &dataset.batch_id).await?;
                 let stored = stored.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
-                ready.push(ReadyBatch { submission, dataset, manifest: stored.manifest });
+                ready.push(ReadyBatch { submission, dataset: stored.announcement(), manifest: stored.manifest });
             }
             let refusal = batch.refusal(submission, outcome.in_fleet);
             refused.extend(refusal.map(|text| legible(&text, false).into_owned()));
@@ -128,7 +128,7 @@ impl<'a> Results<'a> {
     fn lead(&self, text: &mut String) -> std::fmt::Result {
         for ReadyBatch { submission, .. } in &self.ready {
             if let Some(earlier) = &submission.earlier {
-                let earlier = earlier.text(&submission.file.display().to_string(), &self.location);
+                let earlier = earlier.text(&submission.file.display().to_string());
                 text.push_str(&legible(&earlier, true));
             }
         }

@@ -13,7 +13,7 @@ use crate::{
 pub(crate) async fn run(session: &Session, options: &Run) -> Result<(), Failed> {
     let (store, reading) = (session.store()?, reading(&options.reading)?);
     session.prove(&store).await?;
-    let files = Files { paths: &options.files, reading: &reading };
+    let files = Files { paths: &options.files, reading: &reading, refresh: options.refresh };
     if options.serve.serve.is_some() {
         return serve::run(session, &store, files, None).await;
     }

@@ -3,7 +3,7 @@
 use super::{
     fleet::Fleet,
     in_process::{Files, to_the_model},
-    report,
+    report, schedule,
 };
 use crate::{
     generate::Truth,
@@ -36,6 +36,7 @@ pub(crate) async fn run(
     let url = gateway.url();
     eprintln!("page and API: {url}   (docs: {url}/docs)");
     let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown.clone(), None)?;
+    let _schedule = schedule::refresh_stale(session, &broker, store)?;
     let mut serving = tokio::spawn(gateway.serve(shutdown.clone()));
     let done = tokio::select! {
         biased;

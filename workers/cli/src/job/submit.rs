@@ -68,6 +68,7 @@ async fn submit(
         batch_id: form.batch_id.map(str::to_owned),
         source: Some(input.source),
         reading: form.reading.clone(),
+        refresh: None,
         content: BatchContent::Reference { object, sha256: sha256.clone() },
     };
     batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;
@@ -75,7 +76,17 @@ async fn submit(
     let at = host::now();
     let trace_id = publish(client, &batch).await?;
     let reading = batch.reading;
-    Ok(Submission { file: input.shown, batch_id, sha256, reading, trace_id, at, was_there, earlier: None })
+    Ok(Submission {
+        file: input.shown,
+        batch_id,
+        sha256,
+        reading,
+        refresh: None,
+        trace_id,
+        at,
+        was_there,
+        earlier: None,
+    })
 }
 
 /// Publishes a batch. Reports when the broker blocks publishers because of an alarm.

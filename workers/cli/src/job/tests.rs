@@ -8,7 +8,7 @@ use super::{
     submit::{Form, keep, submit_all},
 };
 use common::{
-    dataset::Claim,
+    dataset::{Claim, FIRST_REVISION},
     dead_letter::BATCH_ID_CONFLICT,
     envelope::{self, Properties},
     exchange,
@@ -90,7 +90,7 @@ async fn file_that_grows_while_it_is_read_is_refused_and_not_stored() {
 async fn second_file_with_the_same_bytes_takes_the_first_files_earlier_dataset() {
     let broker = MemoryBroker::new();
     let (client, store, _, first) = submit(&broker, &Reading::default()).await;
-    let manifest = records::layout::manifest(&first[0].batch_id);
+    let manifest = records::layout::manifest(&first[0].batch_id, FIRST_REVISION);
     let folder = tempfile::tempdir().unwrap();
     let paths = ["a.json", "b.json"].map(|name| folder.path().join(name));
     paths.iter().for_each(|path| std::fs::write(path, "[{}]").unwrap());
@@ -161,8 +161,9 @@ async fn dataset_of_another_publishers_batch_with_the_same_id_is_ignored() {
     };
     let path = layout::claim(&claim.batch_id);
     store::write(&store, &path, serde_json::to_vec(&claim).unwrap()).await.unwrap();
-    let manifest = layout::manifest(&claim.batch_id);
-    let ready = DatasetReady { batch_id: claim.batch_id, manifest, manifest_sha256: "1".repeat(64), rides: 9 };
+    let manifest = layout::manifest(&claim.batch_id, FIRST_REVISION);
+    let ready =
+        DatasetReady { batch_id: claim.batch_id, manifest, manifest_sha256: "1".repeat(64), rides: 9, revision: None };
     publisher.publish(Outgoing::message(&ready).unwrap()).await.unwrap();
     let headers = [(envelope::REASON, BATCH_ID_CONFLICT), (envelope::WHY, "it stands for other bytes")];
     publisher.publish(dead_letter(&submissions[0].trace_id, queue::SPLITTER, &headers)).await.unwrap();

@@ -132,6 +132,7 @@ mod tests {
             batch_id: batch_id.to_owned(),
             sha256: String::new(),
             reading: Default::default(),
+            refresh: None,
             trace_id: String::new(),
             at: jiff::Timestamp::UNIX_EPOCH,
             was_there: false,

@@ -19,11 +19,17 @@ use records::{
     layout, store,
 };
 use runtime::host::offload;
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Maximum number of blocks that are parsed at once, which bounds the memory.
 const PARSERS: usize = 2;
+
+/// Numbers of revisions by batch id.
+pub(crate) type Revisions<'a> = BTreeMap<&'a str, NonZeroU32>;
 
 /// The selected datasets.
 pub(crate) struct Datasets {
@@ -51,20 +57,20 @@ impl Datasets {
     pub(crate) async fn select(session: &Session, selection: &Selection) -> Result<Self, Failed> {
         let store = session.existing_store()?;
         let location = session.store_location()?;
-        let mut ids = selection.batches.clone();
-        if ids.is_empty() {
-            ids = datasets::list(&store).await?;
+        let mut newest = BTreeMap::new();
+        if selection.batches.is_empty() {
+            newest = datasets::list(&store).await?;
         }
-        ids.sort_unstable();
-        ids.dedup();
-        let mut manifests = Vec::new();
-        for id in &ids {
-            match datasets::manifest(&store, id).await.map_err(|error| damaged(error, id))? {
-                Some(stored) => manifests.push(stored.manifest),
-                // A folder without a manifest is an unfinished dataset.
-                None if selection.batches.is_empty() => {}
+        for id in &selection.batches {
+            match datasets::newest_revision(&store, id).await? {
+                Some(revision) => drop(newest.insert(id.clone(), revision)),
                 None => return Err(Failed::Broken(missing(&store, id, &location).await?)),
             }
+        }
+        let mut manifests = Vec::new();
+        for (id, revision) in &newest {
+            let stored = datasets::revision(&store, id, *revision).await.map_err(|error| damaged(error, id))?;
+            manifests.extend(stored.map(|stored| stored.manifest));
         }
         if manifests.is_empty() {
             return Err(Failed::Broken(anyhow!(
@@ -73,6 +79,12 @@ impl Datasets {
             )));
         }
         Ok(Self { store, manifests, labelled: selection.labelled, unique: selection.unique })
+    }
+
+    /// Returns the number of the revision of each dataset that has more than one, by batch id.
+    pub(crate) fn revisions(&self) -> Revisions<'_> {
+        let later = self.manifests.iter().filter_map(|manifest| Some((manifest.batch_id.as_str(), manifest.revision?)));
+        later.collect()
     }
 
     /// Returns the number of rides in all datasets.

@@ -5,11 +5,11 @@ mod summary;
 use self::summary::{ColumnSummary, Counter, Group, NUMBERS, QUANTILES, RATES, Summary, numbers};
 use crate::{
     arguments::Describe,
-    notebook::dataset::{Datasets, LeftOut, moment_of},
+    notebook::dataset::{Datasets, LeftOut, Revisions, moment_of},
     output::{legible, print_json},
     session::{Failed, Session},
 };
-use common::text::truncate;
+use common::{dataset::FIRST_REVISION, text::truncate};
 use indicatif::HumanCount;
 use records::datasets::Column;
 use serde_json::{Value, json};
@@ -31,16 +31,19 @@ pub(crate) async fn describe(session: &Session, options: &Describe) -> Result<()
         })
         .await?;
     match session.shared.json {
-        true => print_json(&as_json(&summary, left_out))?,
-        false => print!("{}", as_text(&summary, left_out)?),
+        true => print_json(&as_json(&summary, left_out, &datasets.revisions()))?,
+        false => print!("{}", as_text(&summary, left_out, &datasets.revisions())?),
     }
     Ok(())
 }
 
-fn as_json(summary: &Summary, left_out: LeftOut) -> Value {
+fn as_json(summary: &Summary, left_out: LeftOut, revisions: &Revisions<'_>) -> Value {
     let moment = |millis: i64| moment_of(millis).map(|moment| moment.to_string());
-    let batches: Vec<_> =
-        summary.batches.iter().map(|(batch_id, rides)| json!({ "batch_id": batch_id, "rides": rides })).collect();
+    let batch = |(batch_id, rides): &(String, u64)| {
+        let revision = revisions.get(batch_id.as_str()).copied().unwrap_or(FIRST_REVISION);
+        json!({ "batch_id": batch_id, "rides": rides, "revision": revision })
+    };
+    let batches: Vec<_> = summary.batches.iter().map(batch).collect();
     let columns: Vec<_> = numbers()
         .zip(summary.columns())
         .map(|(Column { name, unit, .. }, of)| {
@@ -113,9 +116,9 @@ fn counter_json(counter: &Counter) -> Value {
     })
 }
 
-fn as_text(summary: &Summary, left_out: LeftOut) -> Result<String, fmt::Error> {
+fn as_text(summary: &Summary, left_out: LeftOut, revisions: &Revisions<'_>) -> Result<String, fmt::Error> {
     let mut text = String::new();
-    counts(&mut text, summary, left_out)?;
+    counts(&mut text, summary, left_out, revisions)?;
     if summary.rides.rides == 0 {
         return Ok(text);
     }
@@ -137,7 +140,7 @@ fn share(part: u64, of: u64) -> String {
     format!("{:.1} %", 100.0 * part as f64 / of.max(1) as f64)
 }
 
-fn counts(text: &mut String, summary: &Summary, left_out: LeftOut) -> fmt::Result {
+fn counts(text: &mut String, summary: &Summary, left_out: LeftOut, revisions: &Revisions<'_>) -> fmt::Result {
     let Summary { rides: Group { rides, labelled, service }, with_weather, trainable, .. } = summary;
     let mut line = |name: &str, count: u64, more: String| {
         let line = format!("  {name:<18}{:>13}   {more}", HumanCount(count).to_string());
@@ -161,7 +164,9 @@ fn counts(text: &mut String, summary: &Summary, left_out: LeftOut) -> fmt::Resul
     }
     line("batches", summary.batches.len() as u64, String::new())?;
     for (batch_id, rides) in summary.batches.iter().take(TABLE_ROWS_MAX) {
-        writeln!(text, "    {:<44}{:>13}", cut(batch_id, 43), HumanCount(*rides).to_string())?;
+        let later = revisions.get(batch_id.as_str());
+        let later = later.map_or_else(String::new, |revision| format!("   revision {revision}"));
+        writeln!(text, "    {:<44}{:>13}{later}", cut(batch_id, 43), HumanCount(*rides).to_string())?;
     }
     others(text, "    ", summary.batches.iter().skip(TABLE_ROWS_MAX).map(|(_, rides)| *rides))?;
     text.insert_str(0, "\nRides\n");
@@ -300,7 +305,8 @@ mod tests {
                  {label},{station},12345.678901,-2147483648,2147483647,{i}\n"
             )
         };
-        let text = as_text(&summary(&(0..30).map(record).collect::<Vec<_>>()), LeftOut::default()).unwrap();
+        let text =
+            as_text(&summary(&(0..30).map(record).collect::<Vec<_>>()), LeftOut::default(), &Revisions::new()).unwrap();
         for line in text.lines() {
             assert!(line.chars().count() <= 100, "{line}\n{text}");
             assert!(!line.contains('\u{1b}'), "{line}");
@@ -312,12 +318,12 @@ mod tests {
 
     #[test]
     fn empty_selection_and_ride_without_optional_fields_are_described() {
-        let none = as_text(&summary(&[]), LeftOut { unlabelled: 3, duplicates: 0 }).unwrap();
+        let none = as_text(&summary(&[]), LeftOut { unlabelled: 3, duplicates: 0 }, &Revisions::new()).unwrap();
         assert!(none.contains("left out") && !none.contains("Columns"), "{none}");
         let bare = ["a,,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,,,,,,\n".to_owned()];
-        let one = as_text(&summary(&bare), LeftOut::default()).unwrap();
+        let one = as_text(&summary(&bare), LeftOut::default(), &Revisions::new()).unwrap();
         assert!(one.contains("–") && !one.contains("NaN") && !one.contains("Service rate"), "{one}");
-        let json = as_json(&summary(&bare), LeftOut::default());
+        let json = as_json(&summary(&bare), LeftOut::default(), &Revisions::new());
         assert_eq!((&json["columns"][5]["count"], &json["columns"][5]["mean"]), (&json!(0), &Value::Null));
         assert_eq!(json["first"], "2018-04-25 17:03:05.722");
     }

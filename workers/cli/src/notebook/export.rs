@@ -243,17 +243,21 @@ fn print_result(
         let batches: Vec<_> = datasets.manifests.iter().map(|manifest| &manifest.batch_id).collect();
         let document = json!({
             "file": path, "format": match format { ExportFormat::Csv => "csv", ExportFormat::Parquet => "parquet" },
-            "bytes": fs::metadata(path)?.len(), "rides": rides, "batches": batches,
+            "bytes": fs::metadata(path)?.len(), "rides": rides, "batches": batches, "revisions": datasets.revisions(),
             "left_out": { "unlabelled": unlabelled, "duplicates": duplicates }, "dictionary": dictionary,
         });
         return print_json(&document);
     }
     let mut lines = Vec::new();
     if let Target::File { path, dictionary, .. } = target {
-        let batches = match datasets.manifests.len() {
+        let mut batches = match datasets.manifests.len() {
             1 => "1 batch".to_owned(),
             count => format!("{} batches", HumanCount(count as u64)),
         };
+        match datasets.revisions() {
+            later if later.is_empty() => {}
+            later => batches.push_str(&format!(" ({} refreshed: the newest revision)", HumanCount(later.len() as u64))),
+        }
         let bytes = HumanBytes(fs::metadata(path)?.len());
         lines.push(format!("{}: {} rides of {batches}, {bytes}", path.display(), HumanCount(rides)));
         lines.extend(

@@ -36,7 +36,7 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
     let mut submissions = Vec::new();
     for batch in batches {
         let (was_there, at) = (batches::is_complete(&store, id_of(&batch)).await?, host::now());
-        let staged_before = staging::objects(&store, id_of(&batch)).await?;
+        let staged_before = staging::objects(&store, id_of(&batch)).await?.remove(&None).unwrap_or_default();
         let trace_id = client.publish(&batch).await?;
         // The new split has its own staging folder: earlier staged chunks are useless.
         staging::remove(&store, staged_before).await?;
@@ -46,7 +46,17 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
             BatchContent::Inline { .. } => String::new(),
         };
         let (batch_id, reading) = (batch.batch_id.unwrap_or_default(), batch.reading);
-        submissions.push(Submission { file, batch_id, sha256, reading, trace_id, at, was_there, earlier: None });
+        submissions.push(Submission {
+            file,
+            batch_id,
+            sha256,
+            reading,
+            refresh: None,
+            trace_id,
+            at,
+            was_there,
+            earlier: None,
+        });
     }
     if options.detach {
         print_submitted(session, &submissions);
@@ -80,8 +90,13 @@ async fn stored_batch(store: &Store, batch_id: &str) -> anyhow::Result<RideBatch
         match store::sha256(store, &candidate).await? {
             Some(found) if found == sha256 => {
                 let content = BatchContent::Reference { object: candidate, sha256 };
-                let batch =
-                    RideBatch { batch_id: Some(claim.batch_id), source: claim.source, reading: claim.reading, content };
+                let batch = RideBatch {
+                    batch_id: Some(claim.batch_id),
+                    source: claim.source,
+                    reading: claim.reading,
+                    refresh: None,
+                    content,
+                };
                 batch.check()?;
                 return Ok(batch);
             }

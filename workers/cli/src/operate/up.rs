@@ -1,18 +1,18 @@
 //! `up`: all workers in one process, against RabbitMQ.
 
 use crate::{
-    job::{fleet::Fleet, serve},
+    job::{fleet::Fleet, schedule, serve},
     session::{Failed, Session},
 };
 use anyhow::Context;
 use records::{Store, store};
 use runtime::{
-    Shutdown,
+    Broker, Shutdown,
     health::{self, Health},
     metrics::Metrics,
     shutdown,
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 /// `up`. Serves the page and the HTTP API if there is an `address`.
 pub(crate) async fn up(session: &Session, address: Option<SocketAddr>) -> Result<(), Failed> {
@@ -34,12 +34,13 @@ async fn working(
     health: Health,
     shutdown: Shutdown,
 ) -> Result<(), Failed> {
-    let broker = session.broker()?;
+    let broker: Arc<dyn Broker> = session.broker()?;
     session.await_proof(&store, &shutdown).await?;
     let gateway = match address {
         Some(_) => Some(serve::bind(session, broker.clone(), store.clone()).await?),
         None => None,
     };
+    let _schedule = schedule::refresh_stale(session, &broker, &store)?;
     let fleet = Fleet::start(session, broker, store, shutdown.clone(), Some(health))?;
     match gateway {
         None => Ok(fleet.finished().await?),

@@ -318,7 +318,7 @@ fn no_batch(id: &str) -> Problem {
 }
 
 /// Refuses a name that cannot be a batch id before the store is read.
-fn known(id: &str) -> Result<(), Problem> {
+pub(crate) fn known(id: &str) -> Result<(), Problem> {
     check_batch_id("batch_id", id).map_err(|_| no_batch(id))
 }
 

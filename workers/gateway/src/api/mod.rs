@@ -7,6 +7,7 @@ pub(crate) mod fleet;
 pub(crate) mod health;
 pub(crate) mod inference;
 pub(crate) mod models;
+pub(crate) mod refreshes;
 pub(crate) mod score;
 pub(crate) mod workshop;
 
@@ -64,7 +65,7 @@ const PROBLEMS: [(u16, &str); 14] = [
     (403, "The API key lacks the scope"),
     (404, "Not found"),
     (408, "The body arrived too slowly"),
-    (409, "The name is already in use"),
+    (409, "The name is already in use, or the batch is not ready"),
     (413, "The request is too large"),
     (415, "Unsupported media type"),
     (421, "The header Host names a host that is not served"),
@@ -85,6 +86,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .routes(routes!(batches::one))
         .routes(routes!(batches::rejected))
         .routes(routes!(batches::dataset))
+        .routes(routes!(refreshes::latest))
         .routes(routes!(models::list))
         .routes(routes!(models::family))
         .routes(routes!(models::versions))
@@ -103,7 +105,10 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .routes(routes!(inference::infer_version))
         .route_layer(guarded(Scope::Read));
     let workshop = OpenApiRouter::new().route("/", post(workshop::workshop)).route_layer(guarded(Scope::Read));
-    let write = OpenApiRouter::new().routes(routes!(batches::submit)).route_layer(guarded(Scope::Write));
+    let write = OpenApiRouter::new()
+        .routes(routes!(batches::submit))
+        .routes(routes!(refreshes::submit))
+        .route_layer(guarded(Scope::Write));
     let open = OpenApiRouter::new()
         .routes(routes!(inference::live))
         .routes(routes!(inference::ready))

@@ -46,7 +46,10 @@ pub(crate) struct Batch {
     /// The files of its dataset.
     #[schema(nullable = false)]
     files: Option<Vec<FileOfDataset>>,
-    /// SHA-256 of its dataset's manifest.
+    /// Number of the newest complete revision of its dataset, from 1; a refresh with other weather makes the next one.
+    #[schema(nullable = false, minimum = 1)]
+    revision: Option<u32>,
+    /// SHA-256 of the manifest of that revision.
     #[schema(nullable = false)]
     manifest_sha256: Option<String>,
     /// Why the batch is refused; an operator can replay it.
@@ -206,6 +209,7 @@ pub(crate) async fn look(
         counts: None,
         stations: None,
         files: None,
+        revision: None,
         manifest_sha256: None,
         refused: letter.filter(|_| state == State::Refused).map(|Refusal { queue, reason, why, .. }| Refused {
             queue,
@@ -215,6 +219,7 @@ pub(crate) async fn look(
         links: Links::of(batch_id),
     };
     if let Some(StoredManifest { manifest, sha256 }) = records.dataset {
+        let revision = manifest.revision().get();
         batch.note = note(&manifest, &batch.links);
         batch.counts = Some(RideCounts {
             received: manifest.received,
@@ -227,6 +232,7 @@ pub(crate) async fn look(
         });
         batch.stations = Some(manifest.stations);
         batch.files = Some(manifest.files.into_iter().map(FileOfDataset::from).collect());
+        batch.revision = Some(revision);
         batch.manifest_sha256 = Some(sha256);
     }
     Ok(Some(Seen { batch, listed }))
@@ -307,6 +313,7 @@ mod tests {
             Manifest {
                 schema: Manifest::SCHEMA.name.to_owned(),
                 batch_id: "b".to_owned(),
+                revision: None,
                 sha256: "0".repeat(64),
                 columns: column_names().map(str::to_owned).to_vec(),
                 received: accepted + rejected,

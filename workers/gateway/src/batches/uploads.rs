@@ -64,6 +64,7 @@ async fn publish(app: &App, request: Request<'_>, upload: &Upload) -> Result<Str
         batch_id: request.batch_id,
         source: request.source,
         reading: request.reading,
+        refresh: None,
         content: BatchContent::Reference { object: upload.object.clone(), sha256: upload.sha256.clone() },
     };
     batch.check().map_err(|why| Problem::unprocessable("invalid-batch", why.to_string()))?;

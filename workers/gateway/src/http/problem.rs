@@ -124,6 +124,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "conflict", "The name is already in use", detail)
     }
 
+    /// 409: the batch is not in a state that allows the request.
+    pub fn not_ready(code: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, "The batch is not ready for this", detail)
+    }
+
     /// 413.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)

@@ -143,7 +143,7 @@ function row(batch) {
   const name = batch.source ?? id;
   const size = batch.files?.reduce((sum, file) => sum + file.bytes, 0);
   const stations = Object.keys(batch.stations ?? {}).length;
-  const facts = batch.state === 'ready' ? [plural(batch.counts.received, 'ride'), stations ? `weather of ${plural(stations, 'station')}` : ''] : [];
+  const facts = batch.state === 'ready' ? [plural(batch.counts.received, 'ride'), stations ? `weather of ${plural(stations, 'station')}` : '', batch.revision > 1 ? `revision ${batch.revision}` : ''] : [];
   const what = batch.state === 'ready' ? whereRidesWent(batch) : batch.state === 'refused' ? refusal(batch) : progress(batch);
   const links = batch.state === 'ready' && h('div', { class: 'links' },
     batch.links.dataset ? download(batch.links.dataset, `${id}.csv`, `Dataset, CSV${size ? `, ${bytes(size)}` : ''}`, name) : '',

@@ -108,6 +108,7 @@ const REASONS = {
   duplicate_ride_id: 'duplicate ride id', not_an_object: 'not an object', duplicate_field: 'duplicate field',
   negative_distance: 'distance below 0', invalid_json: 'invalid JSON', ride_too_large: 'ride too large',
   no_station_in_reach: 'no station within reach', no_observation_on_date: 'no observation on that day',
+  not_yet_published: 'weather not published yet',
 };
 
 /** Describes the reason code of a rejected ride, a ride without weather or a dead letter. */

@@ -8,6 +8,7 @@ fn split(chunks: u32) -> BatchSplit {
         sha256: "0".repeat(64),
         split_id: None,
         digest: None,
+        refresh: None,
         chunks,
         received: 0,
         accepted: 0,

@@ -43,7 +43,7 @@ fn statistics_count_labels_weather_and_stations() {
 fn a_staged_chunk_is_read_back() {
     let rides = vec![real_ride(), real_ride()];
     let (batch_id, digest) = ("b".to_owned(), Some("0".repeat(32)));
-    let chunk = EnrichedChunk { batch_id, chunk: 0, split_id: None, digest, rides };
+    let chunk = EnrichedChunk { batch_id, chunk: 0, split_id: None, digest, refresh: None, rides };
     let object = staged(&chunk).unwrap();
     let (heading, start) = open_staged(0, &object).unwrap();
     assert_eq!(heading, Heading { digest: chunk.digest, statistics: Statistics::of(&chunk.rides) });

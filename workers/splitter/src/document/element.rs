@@ -40,6 +40,8 @@ pub struct Header {
     pub sha256: Option<String>,
     /// How the rides are read.
     pub reading: Reading,
+    /// The member `refresh`, which counts in a reference only.
+    pub refresh: Option<serde_json::Value>,
 }
 
 /// One element of a document.

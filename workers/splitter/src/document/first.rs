@@ -188,6 +188,11 @@ impl Document {
                 let _ = once(&mut self.header.source, text);
                 Ok(())
             }
+            "refresh" => {
+                // Without a reference it has no meaning, so anything is allowed there.
+                let _ = once(&mut self.header.refresh, text);
+                Ok(())
+            }
             "object" if self.hold.is_none() => match parse::<Option<String>>(text) {
                 Ok(None) => Ok(()),
                 _ => Err("expected either rides or `object`, not both".to_owned()),

@@ -23,7 +23,7 @@ fn split(chunk_size: u32, document: &str, lines: bool) -> (Vec<RideChunk>, Vec<V
     let mut parser = Document::new(Options { lines, records: false, ride_bytes_max: 4096 });
     parser.push(document.as_bytes());
     parser.end();
-    let mut split = Split::new("batch", "s".to_owned(), chunk_size, ride_ids(document, lines));
+    let mut split = Split::new("batch", "s".to_owned(), None, chunk_size, ride_ids(document, lines));
     let mut chunks = Vec::new();
     while let Some(element) = parser.next_element::<Validation>().unwrap() {
         split.take(element).unwrap();

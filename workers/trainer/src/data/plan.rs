@@ -30,24 +30,25 @@ pub struct Plan {
     pub settings: TrainingSettings,
     /// Sorted by batch id, in the same order as `datasets`.
     pub manifests: Vec<Manifest>,
-    /// Batch ids and hashes of the manifests.
+    /// Batch ids, hashes of the manifests and revisions.
     pub datasets: Vec<TrainedOn>,
 }
 
 impl Plan {
-    /// Plans a training on every dataset that has a manifest. `announced` is the batch id of the message at hand, or empty.
+    /// Plans a training on the newest complete revision of every dataset. `announced` is the batch id of the message at hand, or empty.
     ///
     /// # Errors
     /// Fails if the store cannot be reached; permanently if the manifest of the announced dataset is broken, transiently if another one
     /// is.
     pub async fn read(store: &Store, settings: TrainingSettings, announced: &str) -> Result<Self, Failure> {
         let mut pairs: Vec<(Manifest, TrainedOn)> = stream::iter(datasets::list(store).await?)
-            .map(|batch_id| async move {
-                let stored = datasets::manifest(store, &batch_id).await;
+            .map(|(batch_id, revision)| async move {
+                let stored = datasets::revision(store, &batch_id, revision).await;
                 let stored =
                     stored.map_err(|error| transient_unless_announced(failure(error), &batch_id, announced))?;
                 let pair = |StoredManifest { manifest, sha256: manifest_sha256 }| {
-                    (manifest, TrainedOn { batch_id, manifest_sha256 })
+                    let revision = manifest.revision;
+                    (manifest, TrainedOn { batch_id, manifest_sha256, revision })
                 };
                 Ok::<_, Failure>(stored.map(pair))
             })
@@ -62,12 +63,14 @@ impl Plan {
         Ok(Self { model, model_id, settings, manifests, datasets })
     }
 
-    /// Checks that the plan has a dataset as it was announced.
+    /// Checks that the plan has a dataset as it was announced, or a newer revision of it: that one has an announcement of its own.
     ///
     /// # Errors
     /// Fails permanently if the dataset has another manifest, transiently if it is missing.
     pub fn check_has(&self, ready: &DatasetReady) -> Result<(), Failure> {
-        match self.datasets.iter().find(|dataset| dataset.batch_id == ready.batch_id) {
+        let dataset = self.datasets.iter().find(|dataset| dataset.batch_id == ready.batch_id);
+        match dataset.filter(|dataset| dataset.revision >= ready.revision) {
+            Some(dataset) if dataset.revision > ready.revision => Ok(()),
             Some(dataset) if dataset.manifest_sha256 == ready.manifest_sha256 => Ok(()),
             Some(dataset) => {
                 let why = format!(
@@ -124,7 +127,7 @@ fn model_id(model: &str, settings: &TrainingSettings, datasets: &[TrainedOn]) ->
     for feature in later_features() {
         sha256.update(format!("{feature}\n"));
     }
-    for TrainedOn { batch_id, manifest_sha256 } in datasets {
+    for TrainedOn { batch_id, manifest_sha256, .. } in datasets {
         sha256.update(format!("{batch_id} {manifest_sha256}\n"));
     }
     let mut id = hex::encode(sha256.finalize());

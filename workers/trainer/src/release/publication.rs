@@ -19,6 +19,7 @@ use crate::{
     report::Page,
 };
 use common::{
+    dataset::FIRST_REVISION,
     document::{CHAMPION_ALREADY, Comparison, DataSummary, DelayedLabelMetrics, MetricsFile, Rule, Verdict},
     model::{Alias, AliasName, Model, TrainedOn},
     outcome::{Failure, Outgoing},
@@ -33,7 +34,7 @@ use runtime::{
     host::{self, offload},
     metrics::metrics,
 };
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 /// The models of a release, and the rides that they were trained on.
 #[derive(Debug)]
@@ -283,16 +284,24 @@ fn change(why: &str) -> Change<'_> {
     Change { by: TRAINER, at: host::now(), why }
 }
 
-/// Returns whether the champion was trained on all datasets of the model and on others. A removed dataset does not count.
+/// Returns whether the champion was trained on all datasets of the model, and on others or on newer revisions. A removed dataset
+/// does not count.
 async fn is_outdated(store: &Store, model: &Model, champion: &Model) -> Result<bool, Failure> {
-    let key = |TrainedOn { batch_id, manifest_sha256 }: &TrainedOn| (batch_id.clone(), manifest_sha256.clone());
-    let of = |model: &Model| model.datasets.iter().map(key).collect::<HashSet<_>>();
-    let (own, of_champion) = (of(model), of(champion));
-    if !own.is_subset(&of_champion) {
+    let of_batch = |model: &Model| -> HashMap<String, TrainedOn> {
+        model.datasets.iter().map(|dataset| (dataset.batch_id.clone(), dataset.clone())).collect()
+    };
+    let (own, of_champion) = (of_batch(model), of_batch(champion));
+    let is_newer = |new: &TrainedOn, old: &TrainedOn| new.revision > old.revision;
+    let is_covered = |dataset: &TrainedOn| {
+        of_champion.get(&dataset.batch_id).is_some_and(|other| other == dataset || is_newer(other, dataset))
+    };
+    if !own.values().all(is_covered) {
         return Ok(false);
     }
-    for dataset in champion.datasets.iter().filter(|dataset| !own.contains(&key(dataset))) {
-        if store::exists(store, &layout::manifest(&dataset.batch_id)).await? {
+    let is_more = |dataset: &&TrainedOn| own.get(&dataset.batch_id).is_none_or(|known| is_newer(dataset, known));
+    for dataset in champion.datasets.iter().filter(is_more) {
+        let revision = dataset.revision.unwrap_or(FIRST_REVISION);
+        if store::exists(store, &layout::manifest(&dataset.batch_id, revision)).await? {
             return Ok(true);
         }
     }

@@ -7,7 +7,7 @@ use super::{
     plot::Ink,
     quality, rivals, style, words,
 };
-use common::{ride::Counts, text::excerpt};
+use common::{model::TrainedOn, ride::Counts, text::excerpt};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Maximum number of datasets in the list.
@@ -205,8 +205,11 @@ impl Page<'_> {
     fn origin(&self) -> Markup {
         let model = self.model;
         let datasets = model.datasets.iter().take(DATASETS_MAX);
-        let rows: Vec<Vec<String>> =
-            datasets.map(|set| [&set.batch_id, &set.manifest_sha256].map(|text| excerpt(text, 200)).to_vec()).collect();
+        let batch = |set: &TrainedOn| match set.revision {
+            Some(revision) => format!("{}, revision {revision}", excerpt(&set.batch_id, 200)),
+            None => excerpt(&set.batch_id, 200),
+        };
+        let rows: Vec<Vec<String>> = datasets.map(|set| vec![batch(set), excerpt(&set.manifest_sha256, 200)]).collect();
         let more = model.datasets.len().saturating_sub(DATASETS_MAX);
         let settings = serde_json::to_string_pretty(&model.settings).unwrap_or_default();
         let inside = html! {

@@ -40,7 +40,8 @@ pub(crate) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingS
         test_service: test.services() as u64,
         ..TrainingCounts::default()
     };
-    let datasets = vec![TrainedOn { batch_id: "0123456789abcdef".to_owned(), manifest_sha256: "5".repeat(64) }];
+    let datasets =
+        vec![TrainedOn { batch_id: "0123456789abcdef".to_owned(), manifest_sha256: "5".repeat(64), revision: None }];
     let (model, model_id) = ("service-request".to_owned(), "00112233445566aa".to_owned());
     let plan = Plan { model, model_id, settings, manifests: Vec::new(), datasets };
     let data = TrainingData { train, test, counts, ..TrainingData::default() };
@@ -391,7 +392,7 @@ fn model() -> BoxedStrategy<Model> {
                 model_id: name.clone(),
                 trainer: name.clone(),
                 settings: TrainingSettings { threshold: criterion, ..TrainingSettings::default() },
-                datasets: vec![TrainedOn { batch_id: name.clone(), manifest_sha256: name }],
+                datasets: vec![TrainedOn { batch_id: name.clone(), manifest_sha256: name, revision: None }],
                 counts: TrainingCounts { rides, train: rides, unlabelled: rides, ..TrainingCounts::default() },
                 breed: None,
                 prior_mean: None,

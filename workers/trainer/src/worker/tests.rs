@@ -1,10 +1,11 @@
 mod cached;
 mod promotion;
+mod revisions;
 
 use super::*;
 use crate::{data::rows, release::publication, settings::Threshold};
 use common::{
-    dataset::{DatasetFile, Manifest},
+    dataset::{DatasetFile, FIRST_REVISION, Manifest},
     document::{Metric, MetricsFile, Promotion, Verdict},
     envelope::Properties,
     features::{FEATURES, is_test_ride},
@@ -25,7 +26,7 @@ use records::{
     store::{self, pretty},
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, num::NonZeroU32, sync::Arc, time::Duration};
 
 /// A ride as a line of a dataset, without a label if `service` is `None`.
 fn line(ride_id: &str, seed: u64, service: Option<bool>, weather: bool) -> String {
@@ -47,9 +48,15 @@ fn lines(prefix: &str, rides: u64, sixteenths: u64) -> Vec<String> {
 }
 
 async fn put_dataset(store: &Store, batch_id: &str, parts: &[Vec<String>]) -> DatasetReady {
+    put_revision(store, batch_id, FIRST_REVISION, parts).await
+}
+
+async fn put_revision(store: &Store, batch_id: &str, number: NonZeroU32, parts: &[Vec<String>]) -> DatasetReady {
+    let revision = Some(number).filter(|number| *number > FIRST_REVISION);
     let mut manifest = Manifest {
         schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.to_owned(),
+        revision,
         sha256: "0".repeat(64),
         columns: column_names().map(str::to_owned).to_vec(),
         received: 0,
@@ -72,22 +79,23 @@ async fn put_dataset(store: &Store, batch_id: &str, parts: &[Vec<String>]) -> Da
         }
         manifest.accepted += lines.len() as u64;
         manifest.files.push(DatasetFile {
-            path: layout::dataset_part(batch_id, index),
+            path: layout::dataset_part(batch_id, number, index),
             bytes: body.len() as u64,
             rows: lines.len() as u64,
             sha256: hex::encode(Sha256::digest(&body)),
         });
-        store::write(store, &layout::dataset_part(batch_id, index), body).await.unwrap();
+        store::write(store, &layout::dataset_part(batch_id, number, index), body).await.unwrap();
     }
     manifest.received = manifest.accepted;
     let bytes = serde_json::to_vec_pretty(&manifest).unwrap();
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
-    store::write(store, &layout::manifest(batch_id), bytes).await.unwrap();
+    store::write(store, &layout::manifest(batch_id, number), bytes).await.unwrap();
     DatasetReady {
         batch_id: batch_id.to_owned(),
-        manifest: layout::manifest(batch_id),
+        manifest: layout::manifest(batch_id, number),
         manifest_sha256,
         rides: manifest.accepted,
+        revision,
     }
 }
 
@@ -300,7 +308,7 @@ async fn a_higher_limit_lifts_a_refusal() {
 #[tokio::test]
 async fn a_dataset_that_differs_from_its_manifest_is_never_trained_on() {
     let part = [lines("a", 500, 6)];
-    let path = layout::dataset_part("a", 0);
+    let path = layout::dataset_part("a", FIRST_REVISION, 0);
     let reason = async |store: &Store, ready: &DatasetReady| match handle(&trainer(store), ready).await {
         Err(Failure::Permanent { reason, .. }) => reason,
         other => panic!("{other:?}"),
@@ -351,8 +359,8 @@ async fn damage_to_another_dataset_fails_only_this_attempt() {
     let store = memory();
     put_dataset(&store, "damaged", &[lines("x", 500, 6)]).await;
     let ready = put_dataset(&store, "good", &[lines("a", 500, 6)]).await;
-    let manifest = layout::manifest("damaged");
-    for path in [layout::dataset_part("damaged", 0), manifest.clone()] {
+    let manifest = layout::manifest("damaged", FIRST_REVISION);
+    for path in [layout::dataset_part("damaged", FIRST_REVISION, 0), manifest.clone()] {
         store::write(&store, &path, "{").await.unwrap();
         let failure = handle(&trainer(&store), &ready).await.unwrap_err();
         assert!(matches!(&failure, Failure::Transient { why, .. } if why.contains("damaged")), "{failure:?}");

@@ -12,6 +12,8 @@ const DAYS_BYTES: usize = 366 * 6;
 #[derive(Debug)]
 struct Entry {
     weather: Arc<StationYear>,
+    /// The entry has everything that was published before; `None` if that is unknown.
+    as_of: Option<Timestamp>,
     /// When the entry expires; `None` if it never does.
     stale_at: Option<Timestamp>,
 }
@@ -36,15 +38,23 @@ impl Memory {
         Self(Cache::with_weighter(bytes_max / (ENTRY_BYTES + DAYS_BYTES), bytes_max as u64, Bytes))
     }
 
-    /// Returns a station-year unless it has expired at `now`.
-    pub fn get(&self, key: StationYearKey, now: Timestamp) -> Option<Arc<StationYear>> {
+    /// Returns a station-year unless it has expired at `now`, or may lack what was published before `since`.
+    pub fn get(&self, key: StationYearKey, now: Timestamp, since: Option<Timestamp>) -> Option<Arc<StationYear>> {
         let entry = self.0.get(&key)?;
-        entry.stale_at.is_none_or(|stale_at| stale_at > now).then(|| Arc::clone(&entry.weather))
+        let is_recent = since.is_none() || entry.as_of >= since;
+        let is_fresh = entry.stale_at.is_none_or(|stale_at| stale_at > now);
+        (is_recent && is_fresh).then(|| Arc::clone(&entry.weather))
     }
 
-    /// Keeps a station-year, until `stale_at` if given.
-    pub fn put(&mut self, key: StationYearKey, weather: Arc<StationYear>, stale_at: Option<Timestamp>) {
-        self.0.insert(key, Entry { weather, stale_at });
+    /// Keeps a station-year with everything that was published before `as_of`, until `stale_at`, if given.
+    pub fn put(
+        &mut self,
+        key: StationYearKey,
+        weather: Arc<StationYear>,
+        as_of: Option<Timestamp>,
+        stale_at: Option<Timestamp>,
+    ) {
+        self.0.insert(key, Entry { weather, as_of, stale_at });
     }
 }
 
@@ -69,25 +79,25 @@ mod tests {
         let bytes_max = 100 * (ENTRY_BYTES + DAYS_BYTES);
         let mut memory = Memory::new(bytes_max);
         let now = Timestamp::UNIX_EPOCH;
-        memory.put((0, 2018), one_day(), None);
+        memory.put((0, 2018), one_day(), None, None);
         for station in 1..10_000 {
-            memory.put((station, 2018), one_day(), None);
+            memory.put((station, 2018), one_day(), None, None);
             assert!(memory.0.weight() <= bytes_max as u64);
-            assert!(memory.get((0, 2018), now).is_some(), "dropped after {station}");
+            assert!(memory.get((0, 2018), now, None).is_some(), "dropped after {station}");
         }
         // Stations in use displace those that are not, once they are asked for again.
         for _ in 0..3 {
             for station in 20_000..20_040 {
-                if memory.get((station, 2018), now).is_none() {
-                    memory.put((station, 2018), one_day(), None);
+                if memory.get((station, 2018), now, None).is_none() {
+                    memory.put((station, 2018), one_day(), None, None);
                 }
             }
         }
-        assert!((20_000..20_040).all(|station| memory.get((station, 2018), now).is_some()));
-        assert!(memory.get((1, 2018), now).is_none());
+        assert!((20_000..20_040).all(|station| memory.get((station, 2018), now, None).is_some()));
+        assert!(memory.get((1, 2018), now, None).is_none());
         assert!((50..=100).contains(&memory.0.len()));
         let before = memory.0.weight();
-        memory.put((0, 2018), Arc::default(), None);
+        memory.put((0, 2018), Arc::default(), None, None);
         assert_eq!(memory.0.weight(), before - DAYS_BYTES as u64);
     }
 
@@ -95,8 +105,18 @@ mod tests {
     fn an_entry_expires() {
         let mut memory = Memory::new(1 << 20);
         let at = |second| Timestamp::from_second(second).unwrap();
-        memory.put((1, 2018), one_day(), Some(at(100)));
-        assert!(memory.get((1, 2018), at(99)).is_some());
-        assert!(memory.get((1, 2018), at(100)).is_none());
+        memory.put((1, 2018), one_day(), None, Some(at(100)));
+        assert!(memory.get((1, 2018), at(99), None).is_some());
+        assert!(memory.get((1, 2018), at(100), None).is_none());
+    }
+    #[test]
+    fn a_refresh_gets_no_entry_from_before_its_time() {
+        let mut memory = Memory::new(1 << 20);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let has = |memory: &Memory, since| memory.get((1, 2018), at(1_000), Some(at(since))).is_some();
+        memory.put((1, 2018), one_day(), None, None);
+        assert!(!has(&memory, 0), "read from the object store: nobody knows when it was fetched");
+        memory.put((1, 2018), one_day(), Some(at(100)), None);
+        assert!(has(&memory, 100) && !has(&memory, 101));
     }
 }

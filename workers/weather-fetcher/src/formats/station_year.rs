@@ -107,6 +107,12 @@ impl StationYear {
         (weather != NO_DAY).then_some(weather)
     }
 
+    /// Returns month and day of the last complete day; `None` if there is none.
+    pub fn last_day(&self) -> Option<(i8, i8)> {
+        let all = (1..).zip(MONTH_DAYS).flat_map(|(month, days)| (1..=days).map(move |day| (month, day)));
+        all.filter(|(month, day)| self.day(*month, *day).is_some()).last()
+    }
+
     /// Writes the complete days as CSV, `date,tmin,tmax,prcp`, oldest first. A station-year without complete days is a header
     /// alone.
     pub fn to_csv(&self, year: i16) -> String {

@@ -199,6 +199,7 @@ async fn a_request_does_not_wait_behind_a_batch() {
             chunk,
             split_id: None,
             digest: None,
+            refresh: None,
             rides: vec![ride],
         };
         client.publish(&chunk).await.unwrap();

@@ -21,12 +21,14 @@ struct YearIndex {
     left_out: usize,
     /// Number of uses since the index was built.
     uses: u32,
+    /// Whether the index leaves out a station that it should not.
+    is_outdated: bool,
 }
 
 impl YearIndex {
     fn is_rebuild_due(&self) -> bool {
         let new = self.excluded.len() - self.left_out;
-        new >= EXCLUDED_MIN + self.left_out / 8 || (new > 0 && self.uses >= USES_MIN)
+        self.is_outdated || new >= EXCLUDED_MIN + self.left_out / 8 || (new > 0 && self.uses >= USES_MIN)
     }
 }
 
@@ -49,14 +51,27 @@ impl YearIndexes {
                 entry.index = Arc::new(all.only(year, &entry.excluded));
                 entry.left_out = entry.excluded.len();
                 entry.uses = 0;
+                entry.is_outdated = false;
             }
             entry.uses = entry.uses.saturating_add(1);
             return Arc::clone(&entry.index);
         }
         let excluded = HashSet::new();
         let index = Arc::new(all.only(year, &excluded));
-        self.0.insert(year, YearIndex { index: Arc::clone(&index), excluded, left_out: 0, uses: 1 });
+        self.0
+            .insert(year, YearIndex { index: Arc::clone(&index), excluded, left_out: 0, uses: 1, is_outdated: false });
         index
+    }
+
+    /// Includes a station again whose year was corrected: it has a complete day now.
+    pub fn include(&mut self, (station, year): StationYearKey) {
+        if let Some(mut entry) = self.0.get_mut(&year)
+            && entry.excluded.remove(&station)
+        {
+            // The index is built anew at its next use, from all stations.
+            entry.left_out = entry.left_out.min(entry.excluded.len());
+            entry.is_outdated = true;
+        }
     }
 
     /// Excludes a station that has no complete day in a settled year.
@@ -85,8 +100,11 @@ mod tests {
             years.exclude((station, 1999));
         }
         assert_eq!(years.index(2018, &all).len(), 60);
+        years.include((7, 2018));
+        assert_eq!(years.index(2018, &all).len(), 61, "a corrected station is found again at once");
+        years.exclude((7, 2018));
         years.exclude((40, 2018));
-        assert_eq!(years.index(2018, &all).len(), 60, "no rebuild for a single one");
+        assert_eq!(years.index(2018, &all).len(), 61, "no rebuild for a few");
         (0..USES_MIN).for_each(|_| drop(years.index(2018, &all)));
         assert_eq!(years.index(2018, &all).len(), 59, "a rebuild after many uses");
         assert_eq!(years.index(1999, &all).len(), 100, "a year without an index records no exclusions");

@@ -6,7 +6,8 @@ use common::{dataset::Manifest, message::DatasetReady};
 /// A batch with its dataset.
 pub(super) struct ReadyBatch<'a> {
     pub(super) submission: &'a Submission,
-    pub(super) dataset: &'a DatasetReady,
+    /// The announcement of the newest revision.
+    pub(super) dataset: DatasetReady,
     pub(super) manifest: Manifest,
 }
 

@@ -11,7 +11,7 @@ use crate::{
     session::{Failed, Session},
 };
 use common::{
-    dataset::Manifest,
+    dataset::{FIRST_REVISION, Manifest},
     document::WeatherWarnings,
     message::KINDS,
     model::Alias,
@@ -103,8 +103,9 @@ pub(super) async fn versions(session: &Session, store: Option<&Store>, findings:
     let browsed = browsing.await;
     if let Some(store) = store {
         type PathOf = fn(&str) -> String;
+        let first_manifest = |batch_id: &str| layout::manifest(batch_id, FIRST_REVISION);
         let kinds = [
-            (layout::DATASET, layout::manifest as PathOf, Manifest::SCHEMA.name),
+            (layout::DATASET, first_manifest as PathOf, Manifest::SCHEMA.name),
             (layout::MODELS, layout::champion, Alias::SCHEMA.name),
         ];
         for (prefix, path, schema) in kinds {

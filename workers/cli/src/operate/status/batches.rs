@@ -304,7 +304,14 @@ pub(super) fn outcome(manifest: &Manifest) -> String {
             let rejected_rides = layout::rejected(&manifest.batch_id);
             format!("0 rides: all {received} were rejected{}, see {rejected_rides}", commonest.unwrap_or_default())
         }
-        _ => format!("{received} received, {rejected} rejected, {trainable} trainable"),
+        _ => {
+            let revision = manifest.revision.map_or_else(String::new, |revision| format!(", revision {revision}"));
+            let expected = match manifest.not_yet_published() {
+                0 => String::new(),
+                rides => format!(", {rides} wait for weather to be published"),
+            };
+            format!("{received} received, {rejected} rejected, {trainable} trainable{revision}{expected}")
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use super::{
     table::{QueueStatus, letters_note},
 };
 use common::{
-    dataset::Manifest,
+    dataset::{FIRST_REVISION, Manifest},
     dead_letter::{Letter, ended_with_process, whole},
     envelope::{self, Properties},
     message::{BatchSplit, WorkerControl},
@@ -42,7 +42,7 @@ fn manifest(batch_id: &str, received: u64, by_reason: &Value) -> Value {
 }
 
 async fn ready(store: &Store, batch_id: &str, received: u64) {
-    write(store, &layout::manifest(batch_id), &manifest(batch_id, received, &json!({}))).await;
+    write(store, &layout::manifest(batch_id, FIRST_REVISION), &manifest(batch_id, received, &json!({}))).await;
 }
 
 /// Writes the split of a batch into three chunks.
@@ -52,6 +52,7 @@ async fn split(store: &Store, batch_id: &str, accepted: u64) {
         sha256: "0".repeat(64),
         split_id: None,
         digest: None,
+        refresh: None,
         chunks: 3,
         received: accepted,
         accepted,

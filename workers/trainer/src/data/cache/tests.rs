@@ -141,7 +141,7 @@ fn manifest(rides: u64) -> Manifest {
 }
 
 fn trained_on(hash: u8) -> TrainedOn {
-    TrainedOn { batch_id: format!("{hash:02x}"), manifest_sha256: format!("{hash:02x}").repeat(32) }
+    TrainedOn { batch_id: format!("{hash:02x}"), manifest_sha256: format!("{hash:02x}").repeat(32), revision: None }
 }
 
 async fn replayed(cache: &mut Cache<'_>, dataset: usize) -> (Result<(), usize>, Vec<u128>) {

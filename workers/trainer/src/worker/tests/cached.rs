@@ -219,12 +219,12 @@ async fn a_model_is_the_same_whatever_the_cache_holds() {
     // A cache of only some of the datasets.
     let partly = history.objects.fork();
     for batch_id in ["large", "b"] {
-        partly.delete(&layout::manifest(batch_id).into()).await.unwrap();
+        partly.delete(&layout::manifest(batch_id, FIRST_REVISION).into()).await.unwrap();
     }
     let partly = training(partly, Fault::None, true).await;
     let trained = history.trains_the_same(&partly.inner, Fault::None, "partly warm").await;
     let read = trained.read().clone();
-    let is_read = |batch_id: &str| read.iter().any(|path| *path == layout::dataset_part(batch_id, 0));
+    let is_read = |batch_id: &str| read.iter().any(|path| *path == layout::dataset_part(batch_id, FIRST_REVISION, 0));
     assert!(is_read("large") && is_read("b") && !is_read("m") && !is_read("z") && !is_read("empty"), "{read:?}");
 }
 
@@ -281,7 +281,7 @@ async fn rides_of_a_damaged_dataset_are_not_cached() {
     let part = [lines("a", 500, 6)];
     put_dataset(&store, "b", &[lines("b", 500, 6)]).await;
     let ready = put_dataset(&store, "a", &part).await;
-    let path = layout::dataset_part("a", 0);
+    let path = layout::dataset_part("a", FIRST_REVISION, 0);
     let right = store::read(&store, &path).await.unwrap().unwrap();
     let wrong = String::from_utf8(right.to_vec()).unwrap().replacen(".5,2", ".5,3", 1);
     assert_ne!(right, wrong);

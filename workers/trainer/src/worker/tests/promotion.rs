@@ -73,7 +73,7 @@ async fn a_model_of_random_labels_is_not_promoted() {
     let store = memory();
     let trainer = Trainer::new(Settings::default(), Arc::clone(&store));
     let first = promoted(&trainer, &put_dataset(&store, "a", &[sloped("a", 2_000, 0.3, 1)]).await).await;
-    store.delete(&Path::from(layout::manifest("a"))).await.unwrap();
+    store.delete(&Path::from(layout::manifest("a", FIRST_REVISION))).await.unwrap();
     for seed in 0..20 {
         let batch_id = format!("shuffled-{seed}");
         let ready = put_dataset(&store, &batch_id, &[sloped(&batch_id, 5_600, 0.0, 100 + seed)]).await;
@@ -87,7 +87,7 @@ async fn a_model_of_random_labels_is_not_promoted() {
         );
         assert_eq!(alias(&store).await.unwrap().model_id, first.model_id);
         assert_eq!(rejected(&trainer, &ready).await, refusal, "a second delivery has the same answer");
-        store.delete(&Path::from(layout::manifest(&batch_id))).await.unwrap();
+        store.delete(&Path::from(layout::manifest(&batch_id, FIRST_REVISION))).await.unwrap();
     }
 }
 
@@ -186,7 +186,7 @@ async fn a_model_of_fewer_datasets_does_not_replace_one_of_more() {
     assert_eq!(verdict(&store, &plan.model_id).await.reason, "outdated");
     assert_eq!(alias(&store).await.unwrap().model_id, newer.model_id);
     // Dataset b is removed: the champion was trained on a dataset that does not exist any more.
-    store.delete(&Path::from(layout::manifest("b"))).await.unwrap();
+    store.delete(&Path::from(layout::manifest("b", FIRST_REVISION))).await.unwrap();
     assert_ne!(promoted(&trainer(&store), &ready_a).await.model_id, newer.model_id);
 }
 

@@ -88,7 +88,7 @@ async fn every_way_in_assumes_the_same() {
         command
     };
     for how in [&["--url", &api.url][..], &["--store", store.to_str().unwrap()]] {
-        let report = json_output(score(how).arg("--json"));
+        let report = json_output(&mut score(how));
         same(probability(&report["scores"][0]), expected, &format!("wildrydes score {how:?}"));
         assert_eq!(assumed(&report["scores"][0]), missing, "{report}");
         let text = succeed(&mut score(how));

@@ -7,6 +7,7 @@ mod operator;
 mod place;
 mod reading;
 mod topology;
+mod weather;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use features::{RideFeatures, UnitSystem};
@@ -19,6 +20,7 @@ use runtime::config::parse_override;
 use serde::Serialize;
 use std::{net::SocketAddr, path::PathBuf};
 pub use topology::{Manifests, TopologyCommand, Users};
+pub use weather::Weather;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -362,20 +364,6 @@ pub struct Run {
     /// Join the rides of an earlier run again with the weather as of now
     #[arg(long)]
     pub refresh: bool,
-}
-
-/// The source of the weather.
-#[derive(Debug, Clone, Args)]
-pub struct Weather {
-    /// Generate a folder of weather in the layout of NOAA's bucket, or a URL [default: NOAA's open-data bucket]
-    #[arg(long, value_name = "URL|DIR")]
-    pub weather: Option<String>,
-    /// NOAA's station list, ghcnd-stations.txt[.gz] [default: the one at the source of the weather]
-    #[arg(long, value_name = "URL|FILE")]
-    pub stations: Option<String>,
-    /// Maximum distance between a ride and its weather station
-    #[arg(long, value_name = "KM")]
-    pub max_station_km: Option<f64>,
 }
 
 /// `ingest`

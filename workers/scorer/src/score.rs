@@ -154,7 +154,7 @@ fn outcome(
                 fallback,
                 assumed: assumed(model, &evaluation),
                 interval: evaluation.imputed.map(|imputed| imputed.interval),
-                warnings: far::warnings(model, &evaluation),
+                warnings: far::warnings(&model.weights, &evaluation.features, |place| evaluation.is_assumed(place)),
             };
             (scored, Some(evaluation))
         }

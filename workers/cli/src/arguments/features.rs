@@ -38,7 +38,7 @@ impl FromArgMatches for RideFeatures {
         }
         self.0.tavg = matches.get_one(MEAN_TEMPERATURE).copied();
         if self.0.tavg.is_some() && self.0.tmin.is_some() && self.0.tmax.is_some() {
-            let why = "--temperature is the mean of --tmin and --tmax: give at most two of the three\n";
+            let why = "--temperature is the mean of --tmin and --tmax: give at most two of the three";
             return Err(Error::raw(ErrorKind::ArgumentConflict, why));
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Arguments of the operator's commands: `dead`, `replay`, `refresh`, `pause`, `resume`, `drain`.
 
-use super::Weather;
+use super::weather::Weather;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use common::topology::queue;
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};

@@ -21,10 +21,9 @@ use utoipa::ToSchema;
 
 /// A ride to be scored: `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms: `tmin`, `tmax`
 /// and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and `statustime`, for which the
-/// weather is looked up as in the pipeline; where no station has published it, the answer uses a forecast or a climatology and says
-/// so. Any of the features is enough: the others are imputed, unless `impute` is false. A key that resembles a missing feature is an
-/// error. As in batches, keys may be in any case and numbers may be strings; null means absent; other members, such as `name` and
-/// `fieldservice`, are ignored.
+/// weather is looked up: the answer says whether it is observed, a forecast or a climatology. Any of the features is enough: the others
+/// are imputed, unless `impute` is false. A key that resembles a missing feature is an error. As in batches, keys may be in any case
+/// and numbers may be strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
 #[derive(Debug, Clone, Default, PartialEq, ToSchema)]
 #[schema(example = json!({"distance": 30, "healthpoints": 330, "magicpoints": 300,
     "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]

@@ -1,14 +1,19 @@
 //! Warns, in words, of values far outside the range of the training rides.
 
-use super::Evaluation;
-use crate::serve::artefact::{Servable, Weight};
+use crate::serve::artefact::Weight;
+use common::features::FEATURE_COUNT;
 
 /// Returns a warning for each value that is more than a standard deviation of the training rides below the smallest of them or above the
-/// largest: the model extrapolates. Features without an effect on the score are left out.
-pub(super) fn warnings(model: &Servable, evaluation: &Evaluation) -> Vec<String> {
-    let values = model.weights.iter().zip(evaluation.features).enumerate();
-    let far = values.filter(|(_, (weight, value))| is_far(weight, *value));
-    far.map(|(position, (weight, value))| warning(weight, value, evaluation.is_assumed(position))).collect()
+/// largest: the model extrapolates. Features without an effect on the score are left out. `is_assumed` tells whether the value at this
+/// place among the weights was assumed.
+pub(super) fn warnings(
+    weights: &[Weight],
+    features: &[f64; FEATURE_COUNT],
+    is_assumed: impl Fn(usize) -> bool,
+) -> Vec<String> {
+    let values = weights.iter().zip(features).enumerate();
+    let far = values.filter(|(_, (weight, value))| is_far(weight, **value));
+    far.map(|(place, (weight, value))| warning(weight, *value, is_assumed(place))).collect()
 }
 
 fn is_far(weight: &Weight, value: f64) -> bool {

@@ -110,7 +110,7 @@ fn defaults_have_the_printed_type_and_only_numbers_have_a_range() {
             "boolean" => default.is_boolean(),
             "integer" => default.is_u64() || default.is_null(),
             "number" => default.is_number(),
-            "array" => default.is_array(),
+            "array" => default.is_array() || default.is_null(),
             "number or string" => default.is_number() || default.is_string(),
             other => panic!("{section}.{key}: {other}"),
         };

@@ -112,7 +112,7 @@ async fn what_must_not_be_assumed_is_refused_and_what_is_far_is_said() {
         ("/v1/score?impute=false", "}", "magicpoints", "magicpoints is missing: the model needs it"),
         ("/v1/score/workshop?impute=false", "}", "magicpoints", "magicpoints is missing: the model needs it"),
         ("/v1/score", r#", "mana": 300}"#, "", ""),
-        ("/v1/score", r#", "magic_points": 300, "tavg": 100}"#, "magicpoints", "did you mean `magic_points`?"),
+        ("/v1/score", r#", "magic_points": 300}"#, "magicpoints", "did you mean `magic_points`?"),
         ("/v1/score", r#", "magicpoints": 1, "tavg": 100}"#, "tavg", "no mean temperature beside both tmin and tmax"),
     ] {
         let answer = api.post_bytes(path, "application/json", format!("{known}{more}")).await;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! *One attempt at a time.* An attempt has ended when its outcome says that nothing changed, or when the manifest of its
-//! revision exists. The next attempt is created only after that, so its base is the newest revision. Whoever requests a refresh
-//! meanwhile joins the attempt in progress.
+//! revision exists. The next attempt is created only after that, so its base is the newest revision. A request
+//! during an attempt joins it.
 //!
 //! *One result per revision.* An attempt may be split and joined several times, like any batch, and the weather may change in
 //! between. The outcome is created before anything is written to the folder of the revision, and names the rows. Only these rows
@@ -92,7 +92,7 @@ pub async fn begin(store: &Store, batch_id: &str, now: Timestamp, by: &str) -> R
         if let Some(Latest { attempt, outcome: None }) = last {
             return Ok(Begun { message: message(claim, object, attempt.refresh), attempt, is_new: false });
         }
-        // Read after the last attempt has ended: this is the base of the next one, whoever creates it.
+        // No attempt is in progress, so every caller finds the same base for the next one.
         let Some(base) = datasets::newest_revision(store, batch_id).await? else {
             let why = format!(
                 "batch {batch_id} has no complete dataset yet, which a refresh would replace by a newer revision"

@@ -91,7 +91,7 @@ pub enum WeatherKind {
 }
 
 impl PlaceWeather {
-    /// Returns the kind of the weather; `None` if there is none.
+    /// Returns the kind of the weather; `None` if the lookup failed.
     pub fn kind(&self) -> Option<WeatherKind> {
         match self {
             Self::Observed(_) => Some(WeatherKind::Observed),
@@ -101,7 +101,7 @@ impl PlaceWeather {
         }
     }
 
-    /// Returns the name of the source of the weather; `None` if there is none.
+    /// Returns the name of the source of the weather; `None` if the lookup failed.
     pub fn source(&self) -> Option<&str> {
         match self {
             Self::Observed(_) | Self::Climatology(_) => Some(GHCN_DAILY),

@@ -176,7 +176,7 @@ pub struct World {
     started: Instant,
     /// Messages that will be published once more.
     pub late: AtomicU64,
-    /// How often the weather was published anew: see `weather.rs`.
+    /// Edition of the weather, from 0: `weather.rs` adds, changes and removes observations with each.
     pub edition: AtomicU64,
     /// The largest message so far.
     pub largest: AtomicUsize,

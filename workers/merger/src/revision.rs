@@ -124,7 +124,7 @@ async fn result(
     Ok(Some(outcome))
 }
 
-/// The weather of a ride as it is written in a dataset; `None` if there is none.
+/// The columns of the weather in a ride's row of the dataset, joined by commas; `None` for a ride without weather.
 type WrittenWeather = Option<Vec<u8>>;
 
 /// Compares rows with the rides of the base, which are in the same order.

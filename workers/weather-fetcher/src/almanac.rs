@@ -2,6 +2,7 @@
 
 use crate::{
     cache::{WeatherCache, failure},
+    dates::utc_date,
     formats::{lines::Parsed, station_year::StationYear},
     join::{Join, Reach},
     sources::location::{Location, other_compression},
@@ -13,7 +14,7 @@ use common::{
     ride::{Weather, WeatherMissing},
 };
 use compact_str::CompactString;
-use jiff::{Timestamp, civil, tz::TimeZone};
+use jiff::Timestamp;
 use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -43,11 +44,6 @@ pub struct NoFile {
     pub why: String,
 }
 
-/// Returns the present date, UTC.
-fn today() -> civil::Date {
-    host::now().to_zoned(TimeZone::UTC).date()
-}
-
 /// Answers with the weather of places. The workers of a process share one.
 #[derive(Debug)]
 pub struct Almanac {
@@ -70,7 +66,7 @@ impl Almanac {
     /// Returns the weather of each place, in order, from memory alone; `None` if anything has to be read first.
     pub fn cached_weather(&self, places: &[WeatherPlace]) -> Option<Vec<Weather>> {
         let reach = self.reach(self.stations.get()?, places);
-        let mut join = Join::new(&reach, places, today());
+        let mut join = Join::new(&reach, places, utc_date(host::now()));
         join.advance(|key| self.weather.cached(key, None)).is_empty().then(|| join.finish())
     }
 
@@ -86,7 +82,7 @@ impl Almanac {
             None => self.reach(stations, places),
             Some(_) => self.reach(stations, &[]),
         };
-        let mut join = Join::new(&reach, places, today());
+        let mut join = Join::new(&reach, places, utc_date(host::now()));
         let mut fetched = HashMap::new();
         loop {
             let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.cached(key, since)));

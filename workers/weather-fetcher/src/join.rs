@@ -4,6 +4,7 @@
 //! a [`Join`] returns the station-years it needs, receives them, and resumes each ride at the station where it stopped.
 
 use crate::{
+    dates::{date_of, is_recent},
     formats::station_year::StationYear,
     stations::nearest::{Neighbour, Neighbours, StationIndex, StationYearKey},
 };
@@ -11,7 +12,7 @@ use common::{
     message::WeatherPlace,
     ride::{Observation, Weather, WeatherMissing},
 };
-use jiff::{SignedDuration, civil};
+use jiff::civil;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -53,10 +54,6 @@ pub struct Join<'a> {
     started: bool,
     today: civil::Date,
 }
-
-/// Number of days after which an observation that is missing is no longer expected. GHCN-Daily lags behind by days, some
-/// stations by weeks.
-const EXPECTED_DAYS: i64 = 60;
 
 impl<'a> Join<'a> {
     /// Starts the join of `rides` with the stations in `reach`, on the date `today` (UTC).
@@ -146,10 +143,8 @@ impl<'a> Join<'a> {
         if near().next(all).is_none() {
             return WeatherMissing::NoStationInReach;
         }
-        let date = ride.statustime.datetime().date();
-        let is_expected = date > self.today
-            || (self.today.duration_since(date) <= SignedDuration::from_hours(24 * EXPECTED_DAYS)
-                && !self.is_reported_later(near(), date));
+        let date = date_of(ride);
+        let is_expected = date > self.today || (is_recent(date, self.today) && !self.is_reported_later(near(), date));
         if is_expected { WeatherMissing::NotYetPublished } else { WeatherMissing::NoObservationOnDate }
     }
 
@@ -171,6 +166,7 @@ impl<'a> Join<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dates::RECENT_DAYS;
     use crate::{
         formats::{
             ghcn::Station,
@@ -244,8 +240,8 @@ mod tests {
             (&[nothing], 5, july(6), NotYetPublished),
             (&[all_but_day_5], 5, july(9), NoObservationOnDate),
             (&[up_to_day_3, all_but_day_5], 5, july(9), NoObservationOnDate),
-            (&[up_to_day_3], 5, july(5) + jiff::Span::new().days(EXPECTED_DAYS), NotYetPublished),
-            (&[up_to_day_3], 5, july(6) + jiff::Span::new().days(EXPECTED_DAYS), NoObservationOnDate),
+            (&[up_to_day_3], 5, july(5) + jiff::Span::new().days(RECENT_DAYS), NotYetPublished),
+            (&[up_to_day_3], 5, july(6) + jiff::Span::new().days(RECENT_DAYS), NoObservationOnDate),
             // The future, whatever a station reports.
             (&[all_but_day_5], 5, july(4), NotYetPublished),
         ] {

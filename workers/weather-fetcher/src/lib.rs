@@ -3,8 +3,7 @@
 //! ```text
 //!       ride-chunk ─▶ fetcher ─▶ enriched-chunk
 //!  weather-request ─▶ lookup  ─▶ weather-response    one queue and connection each: no request waits behind a batch
-//!                        │
-//!                        │   └─▶ live   forecasts and climatology, for lookups only
+//!                        ├─▶ live   forecasts and climatology, for lookups only
 //!                     almanac   station list, read once per process
 //!                        │
 //!                       join ◀── stations   k-d tree over the station list
@@ -21,11 +20,13 @@
 //! * [`sources`]: HTTP and folders, with rate limit, retries and patience;
 //! * [`cache`]: station-years in memory and in the object store, one request for each;
 //! * [`almanac`]: all of these together, shared by the two workers of a process;
+//! * `dates` (pure): UTC dates, and which observations may still be published;
 //! * [`live`]: weather that no station has published, by provider; no dataset ever has it;
 //! * [`inspect`](mod@inspect): a check of a source before it is used.
 
 pub mod almanac;
 pub mod cache;
+mod dates;
 mod fetcher;
 pub mod formats;
 pub mod inspect;

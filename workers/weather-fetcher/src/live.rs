@@ -25,12 +25,13 @@ use self::{
 };
 use crate::{
     almanac::Almanac,
+    dates::{date_of, utc_date},
     formats::station_year::DayWeather,
     sources::{http::Http, service::Service},
 };
 use common::message::{Climatology, PlaceWeather, WeatherPlace};
 use futures::StreamExt;
-use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use jiff::Timestamp;
 use runtime::host;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::{
@@ -38,9 +39,6 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Number of days before today from which on a missing observation may only be unpublished: GHCN-Daily lags by days, and for some
-/// stations by weeks.
-const RECENT_DAYS: i64 = 60;
 /// Maximum number of stations whose history is read for one place.
 const STATIONS_MAX: usize = 8;
 /// Maximum number of places for which one request asks at a time.
@@ -51,7 +49,7 @@ const ASKED_MAX: usize = 64;
 /// The providers, in order of preference.
 #[derive(Debug)]
 pub struct LiveWeather {
-    sources: Vec<LiveSource>,
+    sources: Vec<Arc<LiveSource>>,
     asked: Arc<Semaphore>,
 }
 
@@ -75,7 +73,7 @@ impl LiveWeather {
     ) -> Self {
         let source = |&provider: &Provider| {
             let forecasts = LiveSource::forecasts(provider, providers, requests_per_second, http);
-            forecasts.unwrap_or_else(|| LiveSource::Climatology(Arc::clone(almanac)))
+            Arc::new(forecasts.unwrap_or_else(|| LiveSource::Climatology(Arc::clone(almanac))))
         };
         Self { sources: providers.order.iter().map(source).collect(), asked: Arc::new(Semaphore::new(ASKED_MAX)) }
     }
@@ -87,31 +85,26 @@ impl LiveWeather {
 
     /// Asks the providers for each place, in order of preference, until `deadline`. Each provider gets an equal share of the time
     /// that is left, so that a silent one does not keep the next from answering. What is asked continues after its share.
-    pub async fn estimate(
-        self: &Arc<Self>,
-        places: &[WeatherPlace],
-        deadline: Instant,
-    ) -> Vec<Result<PlaceWeather, Refusals>> {
+    pub async fn estimate(&self, places: &[WeatherPlace], deadline: Instant) -> Vec<Result<PlaceWeather, Refusals>> {
         let mut estimates: Vec<Result<PlaceWeather, Refusals>> = vec![Err(Vec::new()); places.len()];
         for (index, source) in self.sources.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(self.sources.len() - index).unwrap_or(u32::MAX);
             let end = Instant::now() + share;
             let pending: Vec<usize> = (0..places.len()).filter(|&at| estimates[at].is_err()).collect();
-            let answers =
-                pending.into_iter().filter_map(|at| Some((at, *places.get(at)?))).map(|(at, place)| async move {
-                    let answer = timeout_at(end, self.ask(index, place)).await;
-                    (at, answer.unwrap_or_else(|_| Err(no_answer(share))))
-                });
+            let answers = pending.into_iter().map(|at| async move {
+                let answer = timeout_at(end, self.ask(source, places[at])).await;
+                (at, answer.unwrap_or_else(|_| Err(no_answer(share))))
+            });
             let mut answers = futures::stream::iter(answers).buffer_unordered(PLACES_MAX);
             while let Some((at, answer)) = answers.next().await {
-                match (answer, estimates.get_mut(at)) {
-                    (Ok(weather), Some(estimate)) => *estimate = Ok(weather),
-                    (Err(why), Some(Err(refusals))) => {
+                match (answer, &mut estimates[at]) {
+                    (Ok(weather), estimate) => *estimate = Ok(weather),
+                    (Err(why), Err(refusals)) => {
                         tracing::debug!(provider = %source.provider(), %why, "no estimate of the weather");
                         refusals.push((source.provider(), why));
                     }
-                    _ => {}
+                    (Err(_), Ok(_)) => {}
                 }
             }
         }
@@ -119,16 +112,13 @@ impl LiveWeather {
     }
 
     /// Asks one provider, in a task that outlives its request.
-    async fn ask(self: &Arc<Self>, index: usize, place: WeatherPlace) -> Result<PlaceWeather, NoEstimate> {
+    async fn ask(&self, source: &Arc<LiveSource>, place: WeatherPlace) -> Result<PlaceWeather, NoEstimate> {
         let stopped = |_| NoEstimate::Unavailable("the process is shutting down".to_owned());
         let permit = Arc::clone(&self.asked).acquire_owned().await.map_err(stopped)?;
-        let live = Arc::clone(self);
+        let source = Arc::clone(source);
         let task = tokio::spawn(async move {
             let _permit = permit;
-            match live.sources.get(index) {
-                Some(source) => source.weather(&place, host::now()).await,
-                None => Err(NoEstimate::NotCovered("it is not configured".to_owned())),
-            }
+            source.weather(&place, host::now()).await
         });
         task.await.unwrap_or_else(|why| Err(NoEstimate::Unavailable(why.to_string())))
     }
@@ -188,7 +178,7 @@ pub(crate) async fn sample(
 
 /// Returns the climatology of the nearest station with a history.
 async fn history(almanac: &Almanac, place: &WeatherPlace, now: Timestamp) -> Result<Climatology, NoEstimate> {
-    let (date, today) = (place.statustime.datetime().date(), utc_date(now));
+    let (date, today) = (date_of(place), utc_date(now));
     let years = climatology::years_needed(date, today);
     let found = almanac.nearest_by(place, &years, STATIONS_MAX, |station_years| {
         climatology::mean(date, today, |day| station_years.get(&day.year())?.day(day.month(), day.day()))
@@ -207,14 +197,4 @@ async fn history(almanac: &Almanac, place: &WeatherPlace, now: Timestamp) -> Res
 
 fn no_answer(share: Duration) -> NoEstimate {
     NoEstimate::Unavailable(format!("no answer within {} ms, its share of the request's expiration", share.as_millis()))
-}
-
-/// Returns the date in UTC.
-pub fn utc_date(now: Timestamp) -> Date {
-    now.to_zoned(TimeZone::UTC).date()
-}
-
-/// Returns whether an observation of a date may exist that is not published yet, or the date is still to come.
-pub fn is_recent(date: Date, today: Date) -> bool {
-    date >= today.saturating_sub(RECENT_DAYS.days())
 }

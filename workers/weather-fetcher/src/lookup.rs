@@ -7,7 +7,8 @@
 use crate::{
     almanac::{Almanac, READ_DEADLINE},
     cache::WEATHER_UNUSABLE,
-    live::{self, LiveWeather, Refusals, provider::NoEstimate},
+    dates::{date_of, is_recent, utc_date},
+    live::{LiveWeather, Refusals, provider::NoEstimate},
 };
 use common::{
     envelope::{Envelope, Properties},
@@ -18,7 +19,6 @@ use common::{
     ride::{Weather, WeatherMissing},
     topology::{self, queue},
 };
-use jiff::civil::Date;
 use runtime::{Worker, broker::MESSAGE_TOO_LARGE, host, metrics::metrics, trace};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
@@ -66,11 +66,11 @@ impl WeatherLookup {
     /// Returns the observations of the places; where there is none, what the live providers have for the place and date. If the
     /// observations of recent days are not read within half of the time, the providers answer in their place.
     async fn of_any_kind(&self, places: &[WeatherPlace], expiration: Duration) -> Vec<PlaceWeather> {
-        let deadline = Instant::now() + travelled(expiration);
-        let today = live::utc_date(host::now());
-        let is_recent = |place: &WeatherPlace| live::is_recent(date(place), today);
+        let deadline = Instant::now() + time_to_answer(expiration);
+        let today = utc_date(host::now());
+        let is_recent = |place: &WeatherPlace| is_recent(date_of(place), today);
         // A folder may hold any date. A service has no observation of a day that is not over.
-        let may_be_published = |place: &WeatherPlace| self.almanac.reads_folder() || date(place) < today;
+        let may_be_published = |place: &WeatherPlace| self.almanac.reads_folder() || date_of(place) < today;
         let share = if places.iter().any(is_recent) { expiration / 2 } else { expiration };
         let not_yet = |(index, place)| PlaceWeather::Failed { error: unpublished(index, place) };
         let mut weather: Vec<PlaceWeather> = places.iter().enumerate().map(not_yet).collect();
@@ -99,7 +99,7 @@ impl WeatherLookup {
         if of.is_empty() {
             return Vec::new();
         }
-        let error = match tokio::time::timeout(travelled(share), self.weather(&of)).await {
+        let error = match tokio::time::timeout(time_to_answer(share), self.weather(&of)).await {
             Ok(Ok(weather)) => {
                 let answers = asked.iter().zip(&of).zip(weather).map(|((&index, place), weather)| match weather {
                     Weather::Observed(observation) => PlaceWeather::Observed(observation),
@@ -149,7 +149,7 @@ impl WeatherLookup {
                 self.almanac.no_file(place).map(|no_file| no_file.why).unwrap_or_else(|| {
                     let yet =
                         if why == WeatherMissing::NotYetPublished { " yet: it is published days later" } else { "" };
-                    format!("no station within {km} km has tmin, tmax and prcp of {} (UTC){yet}", date(place))
+                    format!("no station within {km} km has tmin, tmax and prcp of {} (UTC){yet}", date_of(place))
                 }),
                 format!("places[{index}].statustime"),
             ),
@@ -187,13 +187,8 @@ impl Worker for WeatherLookup {
 }
 
 /// Returns the time until an answer must be sent to arrive within `expiration`.
-fn travelled(expiration: Duration) -> Duration {
+fn time_to_answer(expiration: Duration) -> Duration {
     expiration - ANSWER_TRAVEL_TIME.min(expiration / 10)
-}
-
-/// Returns the UTC date of the weather of a place.
-fn date(place: &WeatherPlace) -> Date {
-    place.statustime.datetime().date()
 }
 
 /// Returns the positions of the places that `keep` selects.
@@ -204,7 +199,7 @@ fn indexes(places: &[WeatherPlace], keep: impl Fn(usize, &WeatherPlace) -> bool)
 fn unpublished(index: usize, place: &WeatherPlace) -> WeatherError {
     WeatherError {
         code: WeatherErrorCode::NoObservationOnDate,
-        message: format!("no station can have published the weather of {} (UTC) yet", date(place)),
+        message: format!("no station can have published the weather of {} (UTC) yet", date_of(place)),
         field: Some(format!("places[{index}].statustime")),
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn with_weather(request: &ScoreRequest, weather: &PlaceWeather) -> Sc
     request
 }
 
-/// Returns the weather and where it is from, for people; empty if there is none.
+/// Describes the weather and its source in words; empty for a place whose lookup failed.
 pub(crate) fn in_words(weather: &PlaceWeather) -> String {
     let of = match weather {
         PlaceWeather::Observed(Observation { groundstation, station_km, .. }) => {

@@ -1,6 +1,6 @@
 //! The forecast of a grid cell: some days, each with all three elements.
 
-use crate::{formats::station_year::DayWeather, stations::nearest::haversine_km};
+use crate::{dates::date_of, formats::station_year::DayWeather, stations::nearest::haversine_km};
 use common::{
     message::{Forecast, WeatherPlace},
     weather,
@@ -28,7 +28,7 @@ impl CellForecast {
     /// Returns the forecast of the date of a place in this cell; `None` if the cell has no whole forecast of that date. The
     /// distance is 0 if the middle is unknown.
     pub fn at(&self, place: &WeatherPlace) -> Option<Forecast> {
-        let DayWeather { tmin, tmax, prcp } = *self.days.get(&place.statustime.datetime().date())?;
+        let DayWeather { tmin, tmax, prcp } = *self.days.get(&date_of(place))?;
         Some(Forecast {
             source: self.source.into(),
             cell: self.cell.clone(),

@@ -2,6 +2,7 @@
 //! grid cell of an office, and the cell has values over intervals.
 
 use crate::{
+    dates::{date_of, utc_date},
     formats::{malformed::Malformed, station_year::DayWeather},
     live::{
         cell::{CellForecast, day_weather, rounded},
@@ -13,7 +14,7 @@ use crate::{
 };
 use common::message::{Forecast, WeatherPlace};
 use compact_str::CompactString;
-use jiff::{Span, Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use jiff::{Span, Timestamp, ToSpan, civil::Date};
 use reqwest::Url;
 use serde::Deserialize;
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
@@ -106,7 +107,7 @@ impl Nws {
     /// # Errors
     /// Fails if the service has no forecast of that place and date, or cannot be asked.
     pub async fn forecast(&self, place: &WeatherPlace, now: Timestamp) -> Result<Forecast, NoEstimate> {
-        let date = place.statustime.datetime().date();
+        let date = date_of(place);
         if !dates(now).contains(&date) {
             return Err(NoEstimate::out_of_range("today and the 7 days after it"));
         }
@@ -150,7 +151,7 @@ fn not_a_forecast(url: &str, malformed: Malformed) -> Unavailable {
 
 /// Returns the dates that may have a forecast.
 fn dates(now: Timestamp) -> RangeInclusive<Date> {
-    let today = now.to_zoned(TimeZone::UTC).date();
+    let today = utc_date(now);
     today..=today.saturating_add(DAYS.days())
 }
 

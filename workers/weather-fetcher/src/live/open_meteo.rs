@@ -3,6 +3,7 @@
 //! Without a contract the service is for non-commercial use, and its data are licensed under CC BY 4.0, which requires attribution.
 
 use crate::{
+    dates::{date_of, utc_date},
     formats::{malformed::Malformed, station_year::DayWeather},
     live::{
         cell::{CellForecast, day_weather, rounded},
@@ -12,7 +13,7 @@ use crate::{
     sources::{service::Service, unavailable::Unavailable},
 };
 use common::message::{Forecast, WeatherPlace};
-use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, ToSpan, civil::Date};
 use serde::Deserialize;
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
@@ -70,7 +71,7 @@ impl OpenMeteo {
     /// # Errors
     /// Fails if the service has no forecast of that date, or cannot be asked.
     pub async fn forecast(&self, place: &WeatherPlace, now: Timestamp) -> Result<Forecast, NoEstimate> {
-        let date = place.statustime.datetime().date();
+        let date = date_of(place);
         if !dates(now).contains(&date) {
             return Err(NoEstimate::out_of_range("the 60 days before today and the 15 after it"));
         }
@@ -110,7 +111,7 @@ impl OpenMeteo {
 
 /// Returns the dates that may have a forecast.
 fn dates(now: Timestamp) -> RangeInclusive<Date> {
-    let today = now.to_zoned(TimeZone::UTC).date();
+    let today = utc_date(now);
     today.saturating_sub(PAST_DAYS.days())..=today.saturating_add(DAYS.days())
 }
 

@@ -264,7 +264,7 @@ fn a_dataset_of_an_earlier_run_is_reported_with_its_differences() {
         "is from an earlier run",
         &format!("{without} of its 160 rides are without weather"),
         "without weather would have weather now",
-        &format!("remove the folder {} and run the same command again", folder.display()),
+        &format!("--refresh, or wildrydes refresh {}", first["batch_id"].as_str().unwrap()),
     ] {
         assert!(out.contains(part), "{part:?} is missing\n{out}");
     }

@@ -116,8 +116,6 @@ pub(crate) async fn ended(store: &Store, batch_id: &str, refresh: Option<Refresh
 pub(crate) enum Joined {
     /// Their work has ended: their revision is complete, or they changed nothing.
     Done,
-    /// The chunks of another splitting make the result of their attempt, whose messages complete it.
-    Superseded,
     /// One of them is gone, because another process finished the work or the chunk was removed.
     Gone,
 }
@@ -129,8 +127,14 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
         None => write(store, settings, split, FIRST_REVISION).await,
         Some(refresh) => match revision::decide(store, settings, split, refresh).await? {
             Decided::Write(revision) => write(store, settings, split, revision).await,
-            Decided::Unchanged => Ok(Joined::Done),
-            Decided::Superseded => Ok(Joined::Superseded),
+            Decided::WriteOther(other, revision) => {
+                if write(store, settings, &other, revision).await? == Joined::Gone {
+                    revision::is_written_or_lost(store, &split.batch_id, revision, refresh).await?;
+                }
+                staging::clear(store, &other.batch_id, other.split_id.as_deref()).await?;
+                Ok(Joined::Done)
+            }
+            Decided::Ended => Ok(Joined::Done),
             Decided::Gone => Ok(Joined::Gone),
         },
     }

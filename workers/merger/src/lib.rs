@@ -275,13 +275,8 @@ impl Merger {
             batch.causes.link();
             let joined = dataset::join(&self.store, &self.settings, &split).await?;
             drop(joining);
-            match joined {
-                Joined::Done => {}
-                Joined::Gone => batch.reset_arrivals(),
-                Joined::Superseded => {
-                    round.covered = covers;
-                    return Ok(Outputs::none());
-                }
+            if joined == Joined::Gone {
+                batch.reset_arrivals();
             }
             if let ControlFlow::Break(outputs) = self.check_ended(batch, round, input).await? {
                 return Ok(outputs);

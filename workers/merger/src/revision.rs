@@ -28,14 +28,15 @@ use std::{collections::VecDeque, num::NonZeroU32};
 /// Maximum number of blocks of the base parsed at once.
 const PARSERS: usize = 2;
 
-/// What is left to do for the staged chunks of an attempt.
+/// What is left to do for an attempt.
 pub(crate) enum Decided {
-    /// To write them as this revision.
+    /// To write the staged chunks as this revision.
     Write(NonZeroU32),
-    /// Nothing, because they change nothing.
-    Unchanged,
-    /// Nothing, because other chunks make the result of the attempt.
-    Superseded,
+    /// To write those of another splitting, on which the attempt was decided: whoever decided may have died, and the messages of that
+    /// splitting with it.
+    WriteOther(BatchSplit, NonZeroU32),
+    /// Nothing: the chunks change nothing, or the revision is complete.
+    Ended,
     /// A staged chunk is gone.
     Gone,
 }
@@ -67,14 +68,29 @@ pub(crate) async fn decide(
         "refresh decided"
     );
     if !decided.is_changed() {
-        return Ok(Decided::Unchanged);
+        return Ok(Decided::Ended);
     }
     if decided.rows_sha256 == proposed.rows_sha256 {
         return Ok(Decided::Write(decided.revision));
     }
-    let is_written = store::exists(store, &layout::manifest(batch_id, decided.revision)).await?;
-    if is_written || store::exists(store, &layout::staged_split(batch_id, Some(&decided.split_id))).await? {
-        return Ok(Decided::Superseded);
+    match store::read_json(store, &layout::staged_split(batch_id, Some(&decided.split_id))).await? {
+        Some(other) => Ok(Decided::WriteOther(other, decided.revision)),
+        None => is_written_or_lost(store, batch_id, decided.revision, refresh).await.map(|()| Decided::Ended),
+    }
+}
+
+/// Checks that the revision is complete if the staged chunks that an attempt decided on are gone.
+///
+/// # Errors
+/// Fails permanently if it is not: nobody can write it any more.
+pub(crate) async fn is_written_or_lost(
+    store: &Store,
+    batch_id: &str,
+    revision: NonZeroU32,
+    refresh: Refresh,
+) -> Result<(), Failure> {
+    if store::exists(store, &layout::manifest(batch_id, revision)).await? {
+        return Ok(());
     }
     let why = format!(
         "the staged chunks that attempt {} to refresh batch {batch_id} decided on were removed, and the weather has changed \

@@ -199,6 +199,45 @@ async fn a_crash_at_any_operation_does_not_change_the_revision() {
     }
 }
 
+/// A process dies at any operation, and its messages die with it. The attempt is split again, and the weather has changed: it ends with
+/// the rows that were decided on, or with the new ones if none were.
+#[tokio::test]
+async fn an_attempt_ends_although_the_splitting_that_decided_it_is_lost() {
+    let others = |_: u32, _: Weather| observed(9);
+    let revision_by = async |random: u64, weather: fn(u32, Weather) -> Weather| {
+        let store = joined().await;
+        let refresh = begin(&store).await;
+        deliver_all(&small_parts(&store), &again(refresh, random, weather)).await;
+        below(&store, "dataset/").await
+    };
+    let (by_first, by_second) = (revision_by(1, changed).await, revision_by(2, others).await);
+    let (mut decided, mut undecided) = (0, 0);
+    for at in 1.. {
+        let store = joined().await;
+        let refresh = begin(&store).await;
+        let faulty: Store = Arc::new(Faulty::new(Store::clone(&store), Dies::After(at)));
+        let doomed = small_parts(&faulty);
+        let mut survived = true;
+        for message in &again(refresh, 1, changed) {
+            survived = survived && deliver(&doomed, message).await.is_ok();
+        }
+        if survived {
+            break;
+        }
+        let is_decided = refreshes::outcome(&store, BATCH, refresh.attempt).await.unwrap().is_some();
+        let was_complete = refreshes::ended(&store, BATCH, refresh.attempt).await.unwrap().is_some();
+        let successor = small_parts(&store);
+        let announced = deliver_all(&successor, &again(refresh, 2, others)).await;
+        successor.tend().await.unwrap();
+        assert!(!announced.is_empty(), "{at}");
+        assert_eq!(below(&store, "dataset/").await, if is_decided { &by_first } else { &by_second }.clone(), "{at}");
+        assert!(below(&store, "staging/").await.is_empty(), "{at}");
+        decided += usize::from(is_decided && !was_complete);
+        undecided += usize::from(!is_decided);
+    }
+    assert!(decided > 3 && undecided > 10, "{decided} and {undecided}");
+}
+
 /// Whoever may publish to the merger cannot stage chunks into the folder of another attempt.
 #[tokio::test]
 async fn a_splitting_of_another_attempt_is_refused() {

@@ -43,14 +43,20 @@ use tokio::{
 const STATIONS_MAX: usize = 8;
 /// Maximum number of places for which one request asks at a time.
 const PLACES_MAX: usize = 8;
-/// Maximum number of places for which a provider is asked at a time, including those whose request has expired.
+/// Maximum number of places for which one provider is asked at a time, including those whose request has expired.
 const ASKED_MAX: usize = 64;
 
 /// The providers, in order of preference.
 #[derive(Debug)]
 pub struct LiveWeather {
-    sources: Vec<Arc<LiveSource>>,
-    asked: Arc<Semaphore>,
+    sources: Vec<Asked>,
+}
+
+/// A provider with its own limit: what a silent service still holds does not keep the next provider from answering.
+#[derive(Debug)]
+struct Asked {
+    source: Arc<LiveSource>,
+    permits: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -71,11 +77,12 @@ impl LiveWeather {
         http: &Arc<dyn Http>,
         almanac: &Arc<Almanac>,
     ) -> Self {
-        let source = |&provider: &Provider| {
+        let asked = |&provider: &Provider| {
             let forecasts = LiveSource::forecasts(provider, providers, requests_per_second, http);
-            Arc::new(forecasts.unwrap_or_else(|| LiveSource::Climatology(Arc::clone(almanac))))
+            let source = Arc::new(forecasts.unwrap_or_else(|| LiveSource::Climatology(Arc::clone(almanac))));
+            Asked { source, permits: Arc::new(Semaphore::new(ASKED_MAX)) }
         };
-        Self { sources: providers.order.iter().map(source).collect(), asked: Arc::new(Semaphore::new(ASKED_MAX)) }
+        Self { sources: providers.order.iter().map(asked).collect() }
     }
 
     /// Returns whether there is no provider.
@@ -87,22 +94,25 @@ impl LiveWeather {
     /// that is left, so that a silent one does not keep the next from answering. What is asked continues after its share.
     pub async fn estimate(&self, places: &[WeatherPlace], deadline: Instant) -> Vec<Result<PlaceWeather, Refusals>> {
         let mut estimates: Vec<Result<PlaceWeather, Refusals>> = vec![Err(Vec::new()); places.len()];
-        for (index, source) in self.sources.iter().enumerate() {
+        for (index, asked) in self.sources.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(self.sources.len() - index).unwrap_or(u32::MAX);
             let end = Instant::now() + share;
             let pending: Vec<usize> = (0..places.len()).filter(|&at| estimates[at].is_err()).collect();
             let answers = pending.into_iter().map(|at| async move {
-                let answer = timeout_at(end, self.ask(source, places[at])).await;
-                (at, answer.unwrap_or_else(|_| Err(no_answer(share))))
+                // A timeout polls its future once even if its time is over, which would ask in vain.
+                let is_over = Instant::now() >= end;
+                let answer = if is_over { None } else { timeout_at(end, asked.weather(places[at])).await.ok() };
+                (at, answer.unwrap_or_else(|| Err(no_answer(share))))
             });
             let mut answers = futures::stream::iter(answers).buffer_unordered(PLACES_MAX);
             while let Some((at, answer)) = answers.next().await {
                 match (answer, &mut estimates[at]) {
                     (Ok(weather), estimate) => *estimate = Ok(weather),
                     (Err(why), Err(refusals)) => {
-                        tracing::debug!(provider = %source.provider(), %why, "no estimate of the weather");
-                        refusals.push((source.provider(), why));
+                        let provider = asked.source.provider();
+                        tracing::debug!(%provider, %why, "no estimate of the weather");
+                        refusals.push((provider, why));
                     }
                     (Err(_), Ok(_)) => {}
                 }
@@ -110,12 +120,14 @@ impl LiveWeather {
         }
         estimates
     }
+}
 
-    /// Asks one provider, in a task that outlives its request.
-    async fn ask(&self, source: &Arc<LiveSource>, place: WeatherPlace) -> Result<PlaceWeather, NoEstimate> {
+impl Asked {
+    /// Asks the provider, in a task that outlives its request.
+    async fn weather(&self, place: WeatherPlace) -> Result<PlaceWeather, NoEstimate> {
         let stopped = |_| NoEstimate::Unavailable("the process is shutting down".to_owned());
-        let permit = Arc::clone(&self.asked).acquire_owned().await.map_err(stopped)?;
-        let source = Arc::clone(source);
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(stopped)?;
+        let source = Arc::clone(&self.source);
         let task = tokio::spawn(async move {
             let _permit = permit;
             source.weather(&place, host::now()).await

@@ -124,6 +124,18 @@ async fn forecasts_are_requested_for_recent_and_coming_days_only() {
     }
 }
 
+/// Requests for more places than a silent service may be asked for at a time still get climatology for each, in time.
+#[tokio::test]
+async fn a_silent_service_does_not_keep_climatology_from_answering_many_places() {
+    let world = world(&[Nws, Climatology]).await;
+    world.forecasts.be("/points/", Mood::Silent);
+    for latitude in [40.5, 40.6] {
+        let places = (0..100).map(|nth| place(latitude, -74.5 + f64::from(nth) / 100.0, TODAY)).collect();
+        let response = ask(&world.lookup, places, Some(4_000)).await;
+        assert_eq!(kinds(&response), vec![Some(WeatherKind::Climatology); 100], "{latitude}");
+    }
+}
+
 /// A request for observed weather, and a chunk of rides, never reach the live providers.
 #[tokio::test]
 async fn datasets_have_observed_weather_only() {

@@ -112,10 +112,33 @@ async fn the_page_takes_rides_and_scores_them() {
         let why: String = eventually(&browser, "the reasons", why).await?;
         ensure!(why.contains("Precipitation") && why.contains("60 mm"), "rain comes first: {why}");
 
+        // The mean instead of both temperatures: what was assumed is named.
+        for name in ["tmin", "tmax"] {
+            browser.find(By::Id(format!("score-{name}"))).await?.clear().await?;
+        }
+        browser.find(By::Id("score-tavg")).await?.send_keys("8.5").await?;
+        let assumed = "return document.querySelector('#interval')?.textContent ?? null";
+        let assumed: String = eventually(&browser, "what was assumed", assumed).await?;
+        ensure!(assumed.contains("lowest temperature") && assumed.contains("highest temperature"), "{assumed}");
+
         browser.find(By::Css(".ways label:last-child")).await?.click().await?;
         let looked = "return document.querySelector('.looked')?.textContent ?? null";
         let looked: String = eventually(&browser, "the weather of a place", looked).await?;
         ensure!(looked.contains("USW000") && looked.contains("km away"), "{looked}");
+        for name in ["latitude", "longitude"] {
+            let place = browser.find(By::Id(format!("score-{name}"))).await?;
+            place.clear().await?;
+            place.send_keys("0").await?;
+        }
+        let caution = "return document.querySelector('#warnings')?.textContent ?? null";
+        let caution: String = eventually(&browser, "a caution", caution).await?;
+        ensure!(caution.contains("the weather is assumed: no station"), "{caution}");
+
+        // Nothing was published since.
+        eventually::<bool>(&browser, "a batch with rides without weather", "document.querySelector('.rejoin')?.click(); return true").await?;
+        let outcome = "return [...document.querySelectorAll('.rejoined')].map((said) => said.textContent).find((said) => !said.startsWith('Being')) ?? null";
+        let outcome: String = eventually(&browser, "the outcome of a refresh", outcome).await?;
+        ensure!(outcome == "Joined again: nothing changed.", "{outcome}");
         fits(&browser).await?;
         no_complaints(&browser).await?;
 

@@ -1,6 +1,6 @@
 // Batches: uploads, and what became of their rides.
 
-import { Problem, firstLines, get, hasKey, save, upload } from './api.js';
+import { Problem, firstLines, get, hasKey, post, save, upload } from './api.js';
 import { byId, bytes, copyable, empty, h, number, percent, plural, reason, show, skeleton, time } from './dom.js';
 import { stackedBar } from './charts.js';
 
@@ -33,6 +33,8 @@ let list = [];
 let older;
 let trouble;
 const opened = new Set();
+/** What became of refreshes that this page requested, in words, by batch id. */
+const refreshes = new Map();
 /** Batches uploaded from this page: they stay in the list, however old the batch is. */
 const mine = new Set();
 let poll;
@@ -138,6 +140,47 @@ function rejectedRides(batch) {
   return details;
 }
 
+/** Describes the outcome of a refresh. */
+function inWords({ revision, base_revision: base, gained, altered, lost, not_yet_published: expected }) {
+  const changes = [[gained, 'gained weather'], [altered, 'have other weather'], [lost, 'lost their weather']].filter(([count]) => count).map(([count, what]) => `${number(count)} ${what}`);
+  const waiting = expected ? ` ${plural(expected, 'ride')} still without published weather.` : '';
+  return `${revision === base ? 'Joined again: nothing changed.' : `Joined again as revision ${revision}: ${changes.join(', ')}.`}${waiting}`;
+}
+
+/** Requests a refresh and follows it to its outcome. */
+async function joinAgain(id) {
+  const say = (words) => {
+    refreshes.set(id, words);
+    draw();
+  };
+  const path = `/v1/batches/${encodeURIComponent(id)}/refresh`;
+  try {
+    await post(path);
+    say('Being joined again with the weather as of now.');
+    // An attempt goes on whether or not the gateway can be asked about it, and another one may follow at once.
+    let state;
+    while (!state?.outcome) {
+      await new Promise((ready) => setTimeout(ready, POLL_MS));
+      state = await get(path).catch(() => state);
+    }
+    say(inWords({ ...state.outcome, base_revision: state.base_revision }));
+    await refreshOne(id);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    say(`Not joined again: ${error.message}`);
+  }
+}
+
+/** A button that joins a batch again, if rides lack weather; and what became of it. */
+function rejoin({ batch_id: id, counts }, name) {
+  const words = refreshes.get(id);
+  const said = words ? h('p', { class: 'note rejoined', role: 'status' }, words) : '';
+  if (words?.startsWith('Being') || !Object.values(counts.without_weather ?? {}).some(Boolean)) return said;
+  const button = h('button', { type: 'button', class: 'link rejoin', 'aria-label': `Join ${name} again with the weather as of now`, data: { focus: `rejoin ${id}` } }, 'Join again with the weather as of now');
+  button.addEventListener('click', () => joinAgain(id));
+  return [button, said];
+}
+
 function row(batch) {
   const id = batch.batch_id;
   const name = batch.source ?? id;
@@ -147,7 +190,8 @@ function row(batch) {
   const what = batch.state === 'ready' ? whereRidesWent(batch) : batch.state === 'refused' ? refusal(batch) : progress(batch);
   const links = batch.state === 'ready' && h('div', { class: 'links' },
     batch.links.dataset ? download(batch.links.dataset, `${id}.csv`, `Dataset, CSV${size ? `, ${bytes(size)}` : ''}`, name) : '',
-    batch.counts.rejected ? [download(batch.links.rejected, `${id}-rejected.ndjson`, 'Rejected rides, NDJSON', name), rejectedRides(batch)] : '');
+    batch.counts.rejected ? [download(batch.links.rejected, `${id}-rejected.ndjson`, 'Rejected rides, NDJSON', name), rejectedRides(batch)] : '',
+    rejoin(batch, name));
   const details = [batch.submitted_at ? time(batch.submitted_at) : '', ...facts].filter(Boolean);
   return h('li', { class: 'batch', data: { batchId: id, state: batch.state } },
     h('div', {},
@@ -157,7 +201,7 @@ function row(batch) {
     h('div', {}, what, links));
 }
 
-const keyOf = (batch) => JSON.stringify(batch);
+const keyOf = (batch) => JSON.stringify([batch, refreshes.get(batch.batch_id)]);
 const drawn = new Map();
 
 function draw() {

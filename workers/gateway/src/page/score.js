@@ -30,7 +30,7 @@ const SOURCES = { nws: 'the US National Weather Service', 'open-meteo': 'Open-Me
 const LOOK_UP = ['statustime', 'latitude', 'longitude'];
 /** Inputs by the field name of the API. */
 const INPUTS = {
-  'temperature.min': 'tmin', 'temperature.max': 'tmax', temperature: 'tmin', 'precipitation.amount': 'prcp', precipitation: 'prcp',
+  'temperature.min': 'tmin', 'temperature.max': 'tmax', 'temperature.value': 'tavg', temperature: 'tmin', 'precipitation.amount': 'prcp', precipitation: 'prcp',
 };
 
 let champion;
@@ -43,7 +43,7 @@ let failures = 0;
 
 const value = (name) => byId(`score-${name}`).value.trim();
 const pick = (feature) => (feature === 'prcp' ? PRECIPITATIONS[units.precipitation] : TEMPERATURES[units.temperature]);
-const isWeather = (feature) => feature === 'tmin' || feature === 'tmax' || feature === 'prcp';
+const isWeather = (feature) => ['tmin', 'tmax', 'tavg', 'prcp'].includes(feature);
 
 /** Formats a feature's value in the unit of the form. */
 function worded(feature, raw, unit) {
@@ -62,7 +62,7 @@ function field(name, label, start, more = {}) {
 function unit(kind, table, label) {
   const select = h('select', { id: `score-${kind}-unit`, 'aria-label': label }, Object.entries(table).map(([code, { name }]) => h('option', { value: code }, name)));
   select.addEventListener('change', () => {
-    for (const name of kind === 'temperature' ? ['tmin', 'tmax'] : ['prcp']) {
+    for (const name of kind === 'temperature' ? ['tmin', 'tmax', 'tavg'] : ['prcp']) {
       const input = byId(`score-${name}`);
       if (input.value.trim() === '') continue;
       const converted = table[select.value].from(table[units[kind]].to(Number(input.value)));
@@ -112,8 +112,8 @@ function form() {
     h('fieldset', {}, h('legend', {}, 'The weather of that day'),
       h('div', { class: 'ways' }, way('by-hand', 'I know it', true), way('look-up', 'Look it up', false)),
       h('div', { id: 'by-hand' },
-        h('div', { class: 'fields' }, field('tmin', 'Lowest', 6), field('tmax', 'Highest', 11), unit('temperature', TEMPERATURES, 'Temperature in')),
-        h('div', { class: 'fields' }, field('prcp', 'Precipitation', 20), unit('precipitation', PRECIPITATIONS, 'Precipitation in'))),
+        h('div', { class: 'fields' }, field('tmin', 'Lowest', 6), field('tmax', 'Highest', 11), field('tavg', 'Mean, if not both', ''),
+          unit('temperature', TEMPERATURES, 'Temperature in'), field('prcp', 'Precipitation', 20), unit('precipitation', PRECIPITATIONS, 'Precipitation in'))),
       h('div', { id: 'looked-up', hidden: true },
         h('div', { class: 'fields two' },
           h('div', { class: 'field' }, h('label', { for: 'score-place' }, 'A place'), places),
@@ -168,6 +168,7 @@ function ride() {
   asked.temperature = { unit: units.temperature };
   put(asked.temperature, 'min', 'tmin');
   put(asked.temperature, 'max', 'tmax');
+  put(asked.temperature, 'value', 'tavg');
   asked.precipitation = { unit: units.precipitation };
   put(asked.precipitation, 'amount', 'prcp');
   return asked;
@@ -276,7 +277,7 @@ function looked(weather) {
 }
 
 function drawScore(answer) {
-  const { probability, threshold, service, baseline, contributions = [], assumed = [], interval } = answer;
+  const { probability, threshold, service, baseline, contributions = [], assumed = [], interval, warnings = [] } = answer;
   const outside = contributions.filter((part) => part.outside_training);
   const name = (feature) => FEATURES[feature]?.name ?? feature;
   const range = (feature) => {
@@ -298,6 +299,7 @@ function drawScore(answer) {
     h('p', { class: 'decision', id: 'decision' }, h('strong', {}, service ? 'Expect a service request:' : 'Expect no service request:'), service ? ` at or above the threshold of ${percent(threshold, 0)}.` : ` below the threshold of ${percent(threshold, 0)}.`),
     interval ? h('p', { class: 'note', id: 'interval' }, `With all features, it would be from ${percent(interval.low)} to ${percent(interval.high)} in 90 % of cases. Assumed: ${assumed.map((part) => `${name(part.feature).toLowerCase()} ${worded(part.feature, part.value, part.unit)}`).join(', ')}.`) : '',
     outside.length ? h('p', { class: 'caution', id: 'outside' }, h('strong', {}, 'Outside the training range: '), outside.map((part) => `${name(part.feature).toLowerCase()}${range(part.feature)}`).join('; '), '. The score is an extrapolation.') : '',
+    warnings.length ? h('p', { class: 'caution', id: 'warnings' }, h('strong', {}, 'Caution: '), `${warnings.join('; ')}.`) : '',
     answer.weather ? looked(answer.weather) : '',
     rows.length ? contributionsChart(rows) : '',
     h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id), answer.fallback ? `, the global model: ${FALLBACKS[answer.fallback] ?? answer.fallback}.` : ''));

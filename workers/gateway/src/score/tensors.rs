@@ -41,7 +41,7 @@ fn interval(scores: &[RideScore], end: fn(&ScoreInterval) -> f64) -> Values {
     Values::Numbers(scores.iter().map(|score| score.interval.as_ref().map_or(score.probability, end)).collect())
 }
 
-/// Rides as tensors: one tensor per feature, each of shape `[n]` or `[n, 1]`; or one tensor named `features` of shape `[n, 6]`, its
+/// Rides as tensors: one tensor per feature, each of shape `[n]` or `[n, 1]`, and perhaps `tavg`, the mean temperature of the day; or one tensor named `features` of shape `[n, 6]`, its
 /// columns in the order of the model's inputs. Any of the features is enough: the others are imputed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"inputs": [{"name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30, 330, 300, 97, 176, 48]}]}))]
@@ -63,7 +63,7 @@ pub(crate) struct InferenceRequest {
 /// One feature of all rides, or all features.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct InputTensor {
-    /// Name of a feature, or `features`.
+    /// Name of a feature, `tavg`, or `features`.
     name: String,
     /// Number of rides, or of rides and columns.
     shape: Vec<u64>,
@@ -168,7 +168,7 @@ pub(crate) struct InferenceResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) id: Option<String>,
-    /// `assumed`: names of the features that were missing. `warnings`: values far outside the range of the training rides, in words.
+    /// `assumed`: names of the features that were missing. `warnings`: reasons for caution, in words.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schema(required = false)]
     pub(crate) parameters: Map<String, Value>,
@@ -304,11 +304,13 @@ pub(crate) fn rides(
         let wrong = |what: &str, value: Value, expected: String| {
             Problem::invalid("invalid-tensor", format!("inputs[{index}].{what}"), Some(value), expected)
         };
-        let columns: &[_] = match FEATURES.iter().position(|feature| feature.name == tensor.name) {
-            Some(position) => &FEATURES[position..=position],
-            None if tensor.name == "features" => all_columns(&tensor.shape),
+        let columns: Vec<&str> = match columns().find(|name| *name == tensor.name) {
+            Some(name) => vec![name],
+            None if tensor.name == "features" => {
+                all_columns(&tensor.shape).iter().map(|feature| feature.name).collect()
+            }
             None => {
-                let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
+                let names: Vec<&str> = columns().collect();
                 return Err(wrong("name", json!(tensor.name), format!("one of {}, or features", names.join(", "))));
             }
         };
@@ -326,15 +328,15 @@ pub(crate) fn rides(
         if rides.len() != n {
             return Err(wrong("shape", json!(tensor.shape), format!("{} rides, as in the tensor before", rides.len())));
         }
-        for feature in columns {
-            if names_read.contains(&feature.name) {
-                return Err(wrong("name", json!(tensor.name), format!("{} only once", feature.name)));
+        for name in &columns {
+            if names_read.contains(name) {
+                return Err(wrong("name", json!(tensor.name), format!("{name} only once")));
             }
-            names_read.push(feature.name);
+            names_read.push(name);
         }
         for (ride, row) in rides.iter_mut().zip(values.chunks(columns.len())) {
-            for (feature, value) in columns.iter().zip(row) {
-                ride.set(feature.name, *value);
+            for (name, value) in columns.iter().zip(row) {
+                ride.set(name, *value);
             }
         }
     }
@@ -342,6 +344,12 @@ pub(crate) fn rides(
         return Err(Problem::unreadable(format!("{} bytes after the JSON belong to no tensor", binary.len())));
     }
     rides.ok_or_else(|| Problem::invalid("invalid-tensor", "inputs", None, "at least one tensor"))
+}
+
+/// Returns the names of the tensors of one value per ride: the features, and the mean temperature of the day instead of `tmin`, `tmax`
+/// or both.
+fn columns() -> impl Iterator<Item = &'static str> {
+    FEATURES.iter().map(|feature| feature.name).chain(["tavg"])
 }
 
 /// Returns the columns of the tensor `features`: those of version 0.1.0 if it has that many, else all.

@@ -364,7 +364,7 @@ pub fn scores(data: &[u8]) {
 pub fn envelope(data: &[u8]) {
     let Some(([large, attempts_max], rest)) = split_first(data) else { return };
     let text = String::from_utf8_lossy(rest);
-    for known in [&KINDS[..], &KINDS[..1]] {
+    for known in [KINDS, &KINDS[..1]] {
         let recognised = recognise(Some(&text), known);
         match recognised {
             Ok(kind) => assert!(text.is_empty() || kind.to_string() == text),

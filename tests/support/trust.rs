@@ -164,7 +164,7 @@ impl Trust {
             Writes::Message(name) => {
                 let version = key.strip_prefix(name).and_then(|rest| rest.strip_prefix(".v"));
                 let is_version = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-                exchange == exchange_of(name) && version.is_some_and(is_version)
+                exchange == exchange_of(name, self.role) && version.is_some_and(is_version)
             }
             Writes::Batches => exchange == exchange::INGEST,
             Writes::Retries => {
@@ -179,9 +179,11 @@ impl Trust {
     }
 }
 
-/// Where a message is published to.
-fn exchange_of(message: &str) -> &'static str {
-    ROUTES.iter().find(|route| route.kind.name == message).expect("a message").exchange
+/// Where a user publishes a message to: a worker may have a route of its own.
+fn exchange_of(message: &str, role: &str) -> &'static str {
+    let routes = || ROUTES.iter().filter(|route| route.kind.name == message);
+    let own = routes().find(|route| queue::ALL.contains(&route.sender) && process_of(route.sender) == role);
+    own.or_else(|| routes().next()).expect("a message").exchange
 }
 
 /// The trust in the user of that role.

@@ -1,7 +1,7 @@
 //! The messages that a handler returns to be published.
 
 use super::{envelope::Properties, failure::Failure, reply_address::reply_address};
-use crate::message::Message;
+use crate::message::{Message, Route};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::fmt;
@@ -40,6 +40,35 @@ impl Outgoing {
             body: encode(message)?,
             mandatory: M::MANDATORY,
         })
+    }
+
+    /// Returns a request on its way to another worker: it keeps the reply address and the correlation id, so that the worker
+    /// at the end of its way answers the client.
+    ///
+    /// # Errors
+    /// As [`Outgoing::message`], and as [`reply_address`] if the request has no valid reply address.
+    pub fn forward<M: Message>(
+        message: &M,
+        request: &Properties,
+        route: &Route,
+        expiration_ms: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let reply_to = reply_address(request)?.to_owned();
+        let mut forwarded = Self::message(message)?;
+        forwarded.exchange = route.exchange;
+        forwarded.properties.reply_to = Some(reply_to);
+        forwarded.properties.correlation_id = request.correlation_id.clone().or_else(|| request.message_id.clone());
+        forwarded.properties.expiration_ms = expiration_ms;
+        forwarded.properties.persistent = false;
+        Ok(forwarded)
+    }
+
+    /// Returns the answer to a request `R` that was not read or not handled. `answer` makes it from the request's id, as far as
+    /// the properties of the request tell it; `None` if the request has no valid reply address.
+    pub fn refusal<R: Message, A: Message>(request: &Properties, answer: impl FnOnce(&str) -> A) -> Option<Self> {
+        let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
+        let request_id = named.strip_suffix(&format!("/{}", R::KIND.name)).unwrap_or(named);
+        Self::reply(&answer(request_id), request).ok()
     }
 
     /// Returns an answer to `request`, through the default exchange.

@@ -289,16 +289,18 @@ mod tests {
     fn a_scorer_answers_and_subscribes_to_events() {
         let scorer = user("scorer");
         assert_eq!(scorer.configure, r"^amq\.gen-.*$");
-        assert_eq!(scorer.write, r"^(amq\.default|amq\.gen-.*|n\.dead)$");
+        assert_eq!(scorer.write, r"^(amq\.default|amq\.gen-.*|n\.dead|n\.work)$");
         assert_eq!(scorer.read, r"^(amq\.gen-.*|n\.events|n\.scorer)$");
         let events = scorer.topics.iter().find(|topic| topic.exchange == "n.events").unwrap();
         assert_eq!((events.write.as_str(), events.read.as_str()), ("^$", r"^(model-promoted\.\#|worker-control\.\#)$"));
+        let work = scorer.topics.iter().find(|topic| topic.exchange == "n.work").unwrap();
+        assert_eq!(work.write, r"^score-request\.v[0-9]+$");
     }
 
     #[test]
-    fn a_weather_fetcher_answers_lookups_beside_its_work() {
+    fn a_weather_fetcher_answers_lookups_and_sends_score_requests_on_beside_its_work() {
         let fetcher = user("weather-fetcher");
-        assert_eq!(fetcher.write, r"^(amq\.default|amq\.gen-.*|n\.dead|n\.retry|n\.work)$");
+        assert_eq!(fetcher.write, r"^(amq\.default|amq\.gen-.*|n\.dead|n\.retry|n\.rpc|n\.work)$");
         assert_eq!(fetcher.read, r"^(amq\.gen-.*|n\.events|n\.weather-fetcher|n\.weather-lookup)$");
         let dead = fetcher.topics.iter().find(|topic| topic.exchange == "n.dead").unwrap();
         assert_eq!(dead.write, r"^(n\.weather-fetcher|n\.weather-lookup)$");

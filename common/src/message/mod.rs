@@ -74,11 +74,11 @@ macro_rules! messages {
             };
         })*
 
-        /// The routes of all messages, in the order of the flow.
-        pub const ROUTES: &[Route] = &[$($message::ROUTE),*];
+        /// The routes of all messages, in the order of the flow, and the way of a score request through a weather-fetcher.
+        pub const ROUTES: &[Route] = &[$($message::ROUTE,)* FOR_WEATHER, WITH_WEATHER];
 
         /// All message kinds, in the order of the flow.
-        pub const KINDS: [Kind; ROUTES.len()] = [$($message::KIND),*];
+        pub const KINDS: &[Kind] = &[$($message::KIND),*];
 
         /// Visits every message type, in the order of the flow.
         pub fn each(visitor: &mut impl MessageVisitor) {
@@ -102,6 +102,13 @@ messages! {
     WeatherResponse = written "weather-response" v 1, queue::WEATHER_LOOKUP => exchange::DEFAULT => [];
 }
 
+/// A score request with places goes from the scorer to a weather-fetcher.
+pub const FOR_WEATHER: Route =
+    Route { sender: queue::SCORER, exchange: exchange::WORK, readers: &[queue::WEATHER_LOOKUP], ..ScoreRequest::ROUTE };
+
+/// With the weather it returns to a scorer, which answers it.
+pub const WITH_WEATHER: Route = Route { sender: queue::WEATHER_LOOKUP, ..ScoreRequest::ROUTE };
+
 /// A visitor of every message type.
 pub trait MessageVisitor {
     /// Called once for each type.
@@ -114,7 +121,7 @@ mod tests {
 
     #[test]
     fn requests_are_the_kinds_that_a_worker_answers() {
-        let requests: Vec<Kind> = KINDS.into_iter().filter(|kind| kind.is_request()).collect();
+        let requests: Vec<Kind> = KINDS.iter().copied().filter(|kind| kind.is_request()).collect();
         assert_eq!(requests, [ScoreRequest::KIND, WeatherRequest::KIND]);
     }
 }

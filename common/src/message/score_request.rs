@@ -1,10 +1,13 @@
 //! `score-request.v1`: rides to score.
 
-use crate::message::{decode::Message, object, violation::Violation};
+use crate::message::{
+    decode::Message, object, violation::Violation, weather_request::WeatherPlace, weather_response::PlaceWeather,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Maximum number of rides in one request, whatever limit a scorer is configured with. The decoder holds all rides in
-/// memory, and a ride of two bytes of JSON takes 120 bytes there.
+/// memory, and a ride of two bytes of JSON takes more than 200 bytes there.
 pub const SCORE_RIDES_MAX: usize = 100_000;
 
 /// One or more rides to score. The deadline is the AMQP property `expiration`.
@@ -63,6 +66,15 @@ impl TemperatureUnit {
             Self::Fahrenheit => (value - 32.0) * 50.0 / 9.0,
         }
     }
+
+    /// Converts tenths of °C to this unit.
+    pub fn of_celsius_tenths(self, tenths: f64) -> f64 {
+        match self {
+            Self::CelsiusTenths => tenths,
+            Self::Celsius => tenths / 10.0,
+            Self::Fahrenheit => tenths * 9.0 / 50.0 + 32.0,
+        }
+    }
 }
 
 /// Units of precipitation.
@@ -87,10 +99,19 @@ impl PrecipitationUnit {
             Self::Inch => value * 254.0,
         }
     }
+
+    /// Converts tenths of mm to this unit.
+    pub fn of_millimetre_tenths(self, tenths: f64) -> f64 {
+        match self {
+            Self::MillimetreTenths => tenths,
+            Self::Millimetre => tenths / 10.0,
+            Self::Inch => tenths / 254.0,
+        }
+    }
 }
 
 /// The features of one ride; at least one that the model uses. The others are imputed, unless the request says otherwise
-/// ([`ScoreRequest::impute`]). A ride that cannot be scored is an error for this ride alone; the other rides of the request are
+/// ([`ScoreRequest::impute`]). The weather is looked up for a ride that has a place and a time instead of it. A ride that cannot be scored is an error for this ride alone; the other rides of the request are
 /// scored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScoreRide {
@@ -121,6 +142,62 @@ pub struct ScoreRide {
     /// Precipitation of the day, in [`Units::precipitation`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prcp: Option<f64>,
+    /// Latitude in degrees north, as in [`WeatherPlace`]. Read only if the weather is looked up, so that any other record of a ride can
+    /// be sent with its weather.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latitude: Option<Value>,
+    /// Longitude in degrees east, as in [`WeatherPlace`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longitude: Option<Value>,
+    /// Time, as in [`WeatherPlace`]; its UTC date is the day of the weather.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statustime: Option<Value>,
+    /// What was found for place and time: the source of `tmin`, `tmax` and `prcp`, or why there is no weather. Repeated with the score.
+    /// The fleet sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
+    pub weather: Option<Box<PlaceWeather>>,
+}
+
+impl ScoreRide {
+    /// Returns where and when the weather is to be looked up; `None` if the ride has weather, or a lookup that failed, or no place. A
+    /// time alone is no place: many records have one.
+    ///
+    /// # Errors
+    /// Fails at the first member of the place that is missing or invalid.
+    pub fn place(&self) -> Result<Option<WeatherPlace>, Violation> {
+        let given = [self.tmin, self.tmax, self.tavg, self.prcp];
+        let has_place = self.latitude.is_some() || self.longitude.is_some();
+        if !has_place || self.weather.is_some() || given.iter().any(Option::is_some) {
+            return Ok(None);
+        }
+        let members = [("latitude", &self.latitude), ("longitude", &self.longitude), ("statustime", &self.statustime)];
+        if let Some((name, _)) = members.iter().find(|(_, value)| value.is_none()) {
+            let why = "is missing: the weather is looked up by latitude, longitude and statustime";
+            return Err(Violation::new(*name, why));
+        }
+        let place: Map<String, Value> =
+            members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
+        let read = serde_path_to_error::deserialize::<_, WeatherPlace>(Value::Object(place));
+        read.map(Some).map_err(|error| Violation::new(error.path().to_string(), error.inner()))
+    }
+}
+
+impl ScoreRequest {
+    /// Returns the places at which weather is to be looked up, each with the index of its ride.
+    pub fn places(&self) -> Vec<(usize, WeatherPlace)> {
+        let places = self.rides.iter().enumerate().filter_map(|(index, ride)| Some((index, ride.place().ok()??)));
+        places.collect()
+    }
+
+    /// Adds to a ride what was found for its place.
+    pub fn add_weather(&mut self, index: usize, found: PlaceWeather) {
+        let (ride, Units { temperature, precipitation }) = (&mut self.rides[index], self.units);
+        if let Some([tmin, tmax, prcp]) = found.elements().map(|tenths| tenths.map(f64::from)) {
+            [ride.tmin, ride.tmax] = [tmin, tmax].map(|tenths| Some(temperature.of_celsius_tenths(tenths)));
+            ride.prcp = Some(precipitation.of_millimetre_tenths(prcp));
+        }
+        ride.weather = Some(Box::new(found));
+    }
 }
 
 impl Message for ScoreRequest {

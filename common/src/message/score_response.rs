@@ -1,6 +1,6 @@
 //! `score-response.v1`: the answer to a score request.
 
-use crate::message::{decode::Message, object, violation::Violation};
+use crate::message::{decode::Message, object, violation::Violation, weather_response::PlaceWeather};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one score request: either the scores with their model, or `error`.
@@ -67,9 +67,12 @@ pub enum ScoreOutcome {
         /// 90 % interval of the probability that all features together would give; present if a feature was assumed.
         #[serde(skip_serializing_if = "Option::is_none")]
         interval: Option<ProbabilityInterval>,
-        /// Reasons for caution, in words: values far outside the range of the training rides.
+        /// Reasons for caution, in words: values far outside the range of the training rides, and weather that was not found.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
+        /// The weather that was looked up for the place and time of the ride.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        weather: Option<Box<PlaceWeather>>,
     },
     /// The ride could not be scored.
     Failed {
@@ -154,6 +157,8 @@ struct WireScore {
     #[serde(default)]
     warnings: Vec<String>,
     #[serde(default, deserialize_with = "object::optional")]
+    weather: Option<Box<PlaceWeather>>,
+    #[serde(default, deserialize_with = "object::optional")]
     error: Option<ScoreError>,
 }
 
@@ -161,7 +166,8 @@ impl WireScore {
     /// Returns whether it has a member that only a scored ride has.
     fn has_details(&self) -> bool {
         let is_empty = self.explanation.is_empty() && self.assumed.is_empty() && self.warnings.is_empty();
-        !is_empty || self.by.is_some() || self.fallback.is_some() || self.interval.is_some()
+        let is_some = self.by.is_some() || self.fallback.is_some() || self.interval.is_some() || self.weather.is_some();
+        !is_empty || is_some
     }
 }
 
@@ -170,11 +176,19 @@ impl TryFrom<WireScore> for Score {
 
     fn try_from(wire: WireScore) -> Result<Self, Self::Error> {
         let has_details = wire.has_details();
-        let WireScore { explanation, by, fallback, assumed, interval, warnings, .. } = wire;
+        let WireScore { explanation, by, fallback, assumed, interval, warnings, weather, .. } = wire;
         let outcome = match (wire.probability, wire.service, wire.error) {
-            (Some(probability), Some(service), None) => {
-                ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings }
-            }
+            (Some(probability), Some(service), None) => ScoreOutcome::Scored {
+                probability,
+                service,
+                explanation,
+                by,
+                fallback,
+                assumed,
+                interval,
+                warnings,
+                weather,
+            },
             (None, None, Some(error)) if !has_details => ScoreOutcome::Failed { error },
             _ => return Err("expected either probability and service, or error"),
         };

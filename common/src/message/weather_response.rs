@@ -226,6 +226,13 @@ pub enum WeatherErrorCode {
     Internal,
 }
 
+impl WeatherErrorCode {
+    /// Returns whether a later retry may help.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Unavailable | Self::DeadlineExceeded | Self::Internal)
+    }
+}
+
 impl From<WeatherMissing> for WeatherErrorCode {
     fn from(missing: WeatherMissing) -> Self {
         match missing {

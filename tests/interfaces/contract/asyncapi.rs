@@ -13,7 +13,10 @@ use common::{
 use regex::Regex;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, env, fs};
+use std::{
+    collections::{BTreeSet, HashSet},
+    env, fs,
+};
 
 const FILE: &str = "schemas/asyncapi.yaml";
 /// Environment variable that makes the test rewrite the file.
@@ -110,7 +113,11 @@ components:
 /// The kinds whose messages a pattern of an exchange matches.
 fn matching(exchange: &str, pattern: &str) -> Vec<Kind> {
     let matches = |route: &&Route| route.exchange == exchange && topic_matches(pattern, &route.kind.to_string());
-    ROUTES.iter().filter(matches).map(|route| route.kind).collect()
+    let mut kinds: Vec<Kind> = ROUTES.iter().filter(matches).map(|route| route.kind).collect();
+    // A message may have several senders.
+    let mut seen = HashSet::new();
+    kinds.retain(|kind| seen.insert(*kind));
+    kinds
 }
 
 /// A text as a YAML scalar on one line.
@@ -341,7 +348,7 @@ fn message(kind: Kind) -> String {
 
 fn document() -> String {
     let topology = Topology::of_fleet("");
-    let messages: String = KINDS.map(message).concat();
+    let messages: String = KINDS.iter().copied().map(message).collect();
     format!("{HEAD}{}\noperations:\n{}{COMPONENTS}{messages}", channels(&topology), operations(&topology))
 }
 

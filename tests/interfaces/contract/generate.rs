@@ -269,9 +269,14 @@ pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
         Just(PrecipitationUnit::Inch),
     ];
     let features = vec(option::of(number()), FEATURE_COUNT);
-    let ride = (option::of(text()), option::of(text()), option::of(number()), features);
-    let ride = ride.prop_map(|(ride_id, breed, tavg, values)| {
-        let mut ride = ScoreRide { ride_id, breed, tavg, ..ScoreRide::default() };
+    let degrees = || option::of(number().prop_map(Value::from));
+    let time = prop_oneof![statustime().prop_map(|time| json!(time)), any::<i64>().prop_map(Value::from)];
+    let place = (degrees(), degrees(), option::of(time));
+    let weather = option::of(place_weather().prop_map(Box::new));
+    let ride = (option::of(text()), option::of(text()), option::of(number()), features, place, weather);
+    let ride = ride.prop_map(|(ride_id, breed, tavg, values, (latitude, longitude, statustime), weather)| {
+        let mut ride =
+            ScoreRide { ride_id, breed, tavg, latitude, longitude, statustime, weather, ..ScoreRide::default() };
         for (feature, value) in FEATURES.iter().zip(values) {
             (feature.set)(&mut ride, value);
         }
@@ -312,11 +317,23 @@ pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
     let fallback = prop_oneof![Just(Fallback::NoBreedModel), Just(Fallback::Loading), Just(Fallback::Unavailable)];
     let assumed = (text(), number()).prop_map(|(feature, value)| Assumed { feature, value });
     let interval = (0.0..=1.0, 0.0..=1.0).prop_map(|(low, high)| ProbabilityInterval { low, high });
-    let imputed = (vec(assumed, 0..3), option::of(interval), vec(text(), 0..2));
+    let imputed =
+        (vec(assumed, 0..3), option::of(interval), vec(text(), 0..2), option::of(place_weather().prop_map(Box::new)));
     let scored = (0.0..=1.0, any::<bool>(), vec(contribution, 0..3), option::of(by), option::of(fallback), imputed);
     let outcome = prop_oneof![
-        scored.prop_map(|(probability, service, explanation, by, fallback, (assumed, interval, warnings))| {
-            ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings }
+        scored.prop_map(|(probability, service, explanation, by, fallback, imputed)| {
+            let (assumed, interval, warnings, weather) = imputed;
+            ScoreOutcome::Scored {
+                probability,
+                service,
+                explanation,
+                by,
+                fallback,
+                assumed,
+                interval,
+                warnings,
+                weather,
+            }
         }),
         score_error().prop_map(|error| ScoreOutcome::Failed { error }),
     ];
@@ -348,32 +365,36 @@ pub fn weather_request() -> impl Strategy<Value = WeatherRequest> {
     })
 }
 
-pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
-    let error = || {
-        let code = prop_oneof![
-            Just(WeatherErrorCode::NoStationInReach),
-            Just(WeatherErrorCode::NoObservationOnDate),
-            Just(WeatherErrorCode::MalformedRequest),
-            Just(WeatherErrorCode::UnknownVersion),
-            Just(WeatherErrorCode::Unavailable),
-            Just(WeatherErrorCode::DeadlineExceeded),
-            Just(WeatherErrorCode::Internal),
-        ];
-        (code, text(), option::of(text())).prop_map(|(code, message, field)| WeatherError { code, message, field })
-    };
-    let weather = prop_oneof![
+fn weather_error() -> impl Strategy<Value = WeatherError> {
+    let code = prop_oneof![
+        Just(WeatherErrorCode::NoStationInReach),
+        Just(WeatherErrorCode::NoObservationOnDate),
+        Just(WeatherErrorCode::MalformedRequest),
+        Just(WeatherErrorCode::UnknownVersion),
+        Just(WeatherErrorCode::Unavailable),
+        Just(WeatherErrorCode::DeadlineExceeded),
+        Just(WeatherErrorCode::Internal),
+    ];
+    (code, text(), option::of(text())).prop_map(|(code, message, field)| WeatherError { code, message, field })
+}
+
+fn place_weather() -> impl Strategy<Value = PlaceWeather> {
+    prop_oneof![
         observation().prop_map(PlaceWeather::Observed),
         forecast().prop_map(PlaceWeather::Forecast),
         climatology().prop_map(PlaceWeather::Climatology),
-        error().prop_map(|error| PlaceWeather::Failed { error }),
-    ];
+        weather_error().prop_map(|error| PlaceWeather::Failed { error }),
+    ]
+}
+
+pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
     prop_oneof![
-        (text(), vec(weather, 1..4)).prop_map(|(request_id, weather)| WeatherResponse {
+        (text(), vec(place_weather(), 1..4)).prop_map(|(request_id, weather)| WeatherResponse {
             request_id,
             weather,
             error: None
         }),
-        (text(), error()).prop_map(|(request_id, error)| WeatherResponse::failed(request_id, error)),
+        (text(), weather_error()).prop_map(|(request_id, error)| WeatherResponse::failed(request_id, error)),
     ]
 }
 

@@ -289,6 +289,27 @@ fn every_schema_is_valid_and_describes_every_field() {
     }
 }
 
+/// Score requests and responses repeat the definition of weather, so that each schema stands alone. Theirs may also be null.
+#[test]
+fn every_schema_defines_weather_alike() {
+    let original = read_json("schemas/weather-response.v1.json")["$defs"].clone();
+    for name in ["score-request.v1", "score-response.v1"] {
+        let copy = read_json(&format!("schemas/{name}.json"))["$defs"].clone();
+        assert_eq!(copy["weather_error"], original["error"], "{name}");
+        let text = original["weather"]["properties"].to_string().replace("#/$defs/error", "#/$defs/weather_error");
+        assert_eq!(copy["weather"]["properties"].to_string(), text, "{name}");
+        for (nth, of_weather) in original["weather"]["oneOf"].as_array().expect("alternatives").iter().enumerate() {
+            let mut of_copy = copy["weather"]["oneOf"][nth].clone();
+            assert_eq!(
+                of_copy.as_object_mut().and_then(|members| members.remove("type")),
+                Some(json!("object")),
+                "{name}"
+            );
+            assert_eq!(of_copy, *of_weather, "{name}");
+        }
+    }
+}
+
 #[test]
 fn good_examples_are_valid_before_and_after_the_types_read_them() {
     for contract in contracts() {

@@ -66,10 +66,18 @@ async fn mistakes_are_reported_with_field_value_and_expectation() {
         assert_eq!(error["field"], field, "{problem_json}");
         assert!(error["expected"].as_str().is_some_and(|text| !text.is_empty()), "{problem_json}");
     }
-    let nowhere = api.post("/v1/score", &place(0.0, "2018-04-25 17:03:05")).await;
-    nowhere.problem(422, "no-station-in-reach");
-    let unknown = api.post("/v1/score", &place(40.6, "1901-04-25 17:03:05")).await;
-    unknown.problem(422, "no-observation-on-date");
+    // Weather that nobody has is assumed, with the reason, unless the request forbids it.
+    for (latitude, time, code) in
+        [(0.0, "2018-04-25 17:03:05", "no-station-in-reach"), (40.6, "1901-04-25 17:03:05", "no-observation-on-date")]
+    {
+        let mut ride = place(latitude, time);
+        let scored = api.post("/v1/score", &ride).await.good();
+        let warning = scored["warnings"][0].as_str().unwrap_or_default();
+        assert!(warning.starts_with("the weather is assumed: ") && warning.contains("within 100 km"), "{scored}");
+        assert_eq!((&scored["assumed"][0]["feature"], &scored["weather"]), (&json!("tmin"), &Value::Null), "{scored}");
+        ride["impute"] = json!(false);
+        api.post("/v1/score", &ride).await.problem(422, code);
+    }
 
     // In an array each ride has its own error; the valid ones are scored.
     let many = api.post("/v1/score", &json!([ride(), with(json!({ "prcp": -1, "ride_id": "wet" }))])).await.good();

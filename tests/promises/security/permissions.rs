@@ -11,6 +11,7 @@ use common::{
     model::logistic,
     outcome::Outgoing,
     reading::Reading,
+    ride::Observation,
     topology::{self, PROCESSES, Topology, queue, retry_queue},
 };
 use lapin::{
@@ -176,8 +177,8 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     let response = client.weather(&request, SOON).await.unwrap();
     let [PlaceWeather::Observed(observed)] = response.weather.as_slice() else { panic!("{response:?}") };
     assert_eq!(observed.groundstation, cell(&row, "groundstation"));
-    let observed = [observed.station_km, observed.tmin.into(), observed.tmax.into(), observed.prcp.into()];
-    assert_eq!(observed, ["station_km", "tmin", "tmax", "prcp"].map(number));
+    let elements = [observed.station_km, observed.tmin.into(), observed.tmax.into(), observed.prcp.into()];
+    assert_eq!(elements, ["station_km", "tmin", "tmax", "prcp"].map(number));
 
     let ride = ScoreRide {
         distance: Some(number("distance")),
@@ -202,6 +203,8 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     let log_odds = response.baseline_log_odds.unwrap() + explanation.iter().map(|c| c.log_odds).sum::<f64>();
     assert!((logistic(log_odds) - probability).abs() < 1e-12, "{response:?}");
 
+    a_place_is_scored_with_its_weather(&client, request, place, observed.clone(), *probability).await;
+
     let mut browser = client.browse(&topology::dead_queue(queue::SPLITTER)).await.unwrap();
     assert!(browser.next().await.unwrap().is_some(), "the refused batch");
     browser.close().await.unwrap();
@@ -221,6 +224,26 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     event.settle.ack().await.unwrap();
     assert!(client.depth(queue::SPLITTER).await.is_ok());
     client.close().await;
+}
+
+/// Over the queue of scores alone: scorer, weather-fetcher, scorer.
+async fn a_place_is_scored_with_its_weather(
+    client: &Client,
+    mut request: ScoreRequest,
+    place: WeatherPlace,
+    observed: Observation,
+    expected: f64,
+) {
+    let ScoreRide { distance, healthpoints, magicpoints, .. } = request.rides.remove(0);
+    let WeatherPlace { latitude, longitude, statustime } = place;
+    let [latitude, longitude] = [latitude, longitude].map(|degrees| Some(json!(degrees)));
+    let ride = ScoreRide { distance, healthpoints, magicpoints, latitude, longitude, ..ScoreRide::default() };
+    request.rides.push(ScoreRide { statustime: Some(json!(statustime)), ..ride });
+    let response = client.score(&request, SOON).await.unwrap();
+    let ScoreOutcome::Scored { probability, weather: Some(weather), .. } = &response.scores[0].outcome else {
+        panic!("{response:?}")
+    };
+    assert_eq!((*probability, &**weather), (expected, &PlaceWeather::Observed(observed)));
 }
 
 /// Every user tries every operation on every queue and exchange. Allowed is what the runbook's table says ([`trust`]), which

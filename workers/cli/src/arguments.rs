@@ -111,7 +111,7 @@ Examples:
   wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
   wildrydes score --breed Qilin --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
   wildrydes score --at 40.7,-74.0 --time now --distance 12 --healthpoints 300 --magicpoints 300")]
-    Score(Score),
+    Score(Box<Score>),
     /// Show the state of the batches, newest last, and of the queues
     #[command(after_help = "\
 Examples:

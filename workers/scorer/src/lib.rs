@@ -3,6 +3,10 @@
 //! ```text
 //! score-request ───▶ champion and breed models, one snapshot per request ─▶ score ─┬▶ score-response to reply_to
 //!                                                                                  └▶ counts, shadow scoring ─▶ store
+//!        │  ▲
+//!        ▼  └────── with tmin, tmax, prcp
+//! weather-fetcher, if rides have a place instead of weather
+//!
 //! model-promoted ──┬▶ champion.json ─▶ artefact ─▶ check ─▶ swap
 //! follow_ms passed ┘                                 └─ unusable: the last good model stays
 //! ```
@@ -27,8 +31,8 @@ use bytes::Bytes;
 use common::{
     envelope::{Envelope, Properties},
     message::{
-        Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
-        ScoreResponse, Undecodable,
+        FOR_WEATHER, Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreOutcome,
+        ScoreRequest, ScoreResponse, Undecodable, WEATHER_PLACES_MAX,
     },
     model::AliasName,
     outcome::{Failure, Outgoing, Outputs},
@@ -220,12 +224,36 @@ impl Scorer {
         })
     }
 
+    /// Answers a request, or sends it through a weather-fetcher if rides have a place instead of weather.
+    async fn answer_or_forward(&self, request: &ScoreRequest, properties: &Properties) -> Result<Outgoing, Failure> {
+        let places = request.places().len();
+        let too_many = match request.rides.len() {
+            rides if rides > self.rides_max => Some((format!("{rides} rides"), self.rides_max)),
+            _ if places > WEATHER_PLACES_MAX => {
+                Some((format!("{places} rides whose weather is to be looked up"), WEATHER_PLACES_MAX))
+            }
+            _ => None,
+        };
+        let answer = match too_many {
+            Some((found, max)) => {
+                let message = format!("{found}: expected at most {max} in one request");
+                let field = Some("rides".to_owned());
+                let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field };
+                ScoreResponse::failed(&request.request_id, error)
+            }
+            // A scorer that waited for the weather would hold a slot for seconds.
+            None if places > 0 => {
+                return Outgoing::forward(request, properties, &FOR_WEATHER, properties.expiration_ms);
+            }
+            None => self.answer_in_time(request, properties).await?,
+        };
+        let scored = answer.scores.iter().filter(|score| matches!(score.outcome, ScoreOutcome::Scored { .. })).count();
+        metrics().rides(Self::NAME, "scored", scored as u64);
+        metrics().rides(Self::NAME, "refused", request.rides.len().saturating_sub(scored) as u64);
+        Outgoing::reply(&answer, properties)
+    }
+
     async fn answer(&self, request: &ScoreRequest, within: Option<Duration>) -> Result<ScoreResponse, Failure> {
-        if request.rides.len() > self.rides_max {
-            let message = format!("{} rides: expected at most {} in one request", request.rides.len(), self.rides_max);
-            let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field: Some("rides".to_owned()) };
-            return Ok(ScoreResponse::failed(&request.request_id, error));
-        }
         let began = Instant::now();
         let global = match Follower::current(&self.champion, within).await {
             Some(global) => Some(global),
@@ -275,14 +303,7 @@ impl Worker for Scorer {
                 Breeds::promoted(&self.breeds, &promoted.model);
                 Ok(Outputs::none())
             }
-            ScorerIn::Score(request) => {
-                let answer = self.answer_in_time(&request, &properties).await?;
-                let scored =
-                    answer.scores.iter().filter(|score| matches!(score.outcome, ScoreOutcome::Scored { .. })).count();
-                metrics().rides(Self::NAME, "scored", scored as u64);
-                metrics().rides(Self::NAME, "refused", request.rides.len().saturating_sub(scored) as u64);
-                Ok(Outputs::all(vec![Outgoing::reply(&answer, &properties)?]))
-            }
+            ScorerIn::Score(request) => Ok(Outputs::all(vec![self.answer_or_forward(&request, &properties).await?])),
         }
     }
 
@@ -323,9 +344,7 @@ impl Worker for Scorer {
 }
 
 fn error_reply(request: &Properties, error: ScoreError) -> Option<Outgoing> {
-    let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
-    let request_id = named.strip_suffix("/score-request").unwrap_or(named);
-    Outgoing::reply(&ScoreResponse::failed(request_id, error), request).ok()
+    Outgoing::refusal::<ScoreRequest, _>(request, |request_id| ScoreResponse::failed(request_id, error))
 }
 
 #[cfg(test)]

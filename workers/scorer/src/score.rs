@@ -11,8 +11,8 @@ use common::{
     features::{FEATURE_COUNT, Feature},
     imputation::{Known, Uncertain},
     message::{
-        Assumed, Contribution, ProbabilityInterval, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
-        ScoreResponse, ScoreRide, ScoredBy, Units,
+        Assumed, Contribution, PlaceWeather, ProbabilityInterval, Score, ScoreError, ScoreErrorCode, ScoreOutcome,
+        ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, Units, WeatherError, WeatherErrorCode,
     },
     weather::{self, Impossible, TEMPERATURE_TENTHS},
 };
@@ -139,7 +139,15 @@ fn outcome(
     ride: &ScoreRide,
     request: &ScoreRequest,
 ) -> (Score, Option<Evaluation>) {
-    let (outcome, evaluation) = match score_ride(model, ride, Reading::of(request)) {
+    let scored = match unlocated(ride, index, request.impute) {
+        Some(error) => Err(error),
+        None => score_ride(model, ride, Reading::of(request)).map_err(|why| ScoreError {
+            code: why.code(),
+            message: why.to_string(),
+            field: Some(format!("rides[{index}].{}", why.feature())),
+        }),
+    };
+    let (outcome, evaluation) = match scored {
         Ok(evaluation) => {
             let (by, fallback) = match choice {
                 Choice::Global => (None, None),
@@ -154,17 +162,44 @@ fn outcome(
                 fallback,
                 assumed: assumed(model, &evaluation),
                 interval: evaluation.imputed.map(|imputed| imputed.interval),
-                warnings: far::warnings(&model.weights, &evaluation.features, |place| evaluation.is_assumed(place)),
+                warnings: warnings(model, ride, &evaluation),
+                weather: ride.weather.clone().filter(|found| found.kind().is_some()),
             };
             (scored, Some(evaluation))
         }
-        Err(why) => {
-            let (code, message) = (why.code(), why.to_string());
-            let field = Some(format!("rides[{index}].{}", why.feature()));
-            (ScoreOutcome::Failed { error: ScoreError { code, message, field } }, None)
-        }
+        Err(error) => (ScoreOutcome::Failed { error }, None),
     };
     (Score { ride_id: ride.ride_id.clone(), outcome }, evaluation)
+}
+
+/// Returns why a ride with a place is not scored: its place is incomplete, or its weather was not found and is not to be imputed, or
+/// is found perhaps by a later request.
+fn unlocated(ride: &ScoreRide, index: usize, impute: bool) -> Option<ScoreError> {
+    let error =
+        |code, message, field: &str| ScoreError { code, message, field: Some(format!("rides[{index}].{field}")) };
+    if let Err(violation) = ride.place() {
+        return Some(error(ScoreErrorCode::MalformedRequest, violation.to_string(), &violation.path));
+    }
+    let Some(PlaceWeather::Failed { error: WeatherError { code, message, .. } }) = ride.weather.as_deref() else {
+        return None;
+    };
+    let code = match code {
+        WeatherErrorCode::DeadlineExceeded => ScoreErrorCode::DeadlineExceeded,
+        code if code.may_pass() => ScoreErrorCode::Internal,
+        _ if impute => return None,
+        _ => ScoreErrorCode::MissingFeature,
+    };
+    Some(error(code, format!("the weather of the place was not found: {message}"), "statustime"))
+}
+
+/// Returns the reasons for caution: weather that was not found, and values far outside the range of the training rides.
+fn warnings(model: &Servable, ride: &ScoreRide, evaluation: &Evaluation) -> Vec<String> {
+    let missing = ride.weather.as_deref().and_then(|found| match found {
+        PlaceWeather::Failed { error } => Some(format!("the weather is assumed: {}", error.message)),
+        _ => None,
+    });
+    let far = far::warnings(&model.weights, &evaluation.features, |place| evaluation.is_assumed(place));
+    missing.into_iter().chain(far).collect()
 }
 
 fn scored_by(model: &Servable, explained: bool) -> ScoredBy {

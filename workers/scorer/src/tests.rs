@@ -2,6 +2,7 @@
 
 mod breeds;
 mod counting;
+mod located;
 mod reply_address;
 mod served;
 

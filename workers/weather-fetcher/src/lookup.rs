@@ -1,5 +1,5 @@
 //! The worker that answers weather requests, by the same join as for rides, and with forecasts and climatology where it finds no
-//! observation.
+//! observation. It also adds the weather to score requests with places, which then go on to a scorer.
 //!
 //! Every request gets an answer within its `expiration`, at least a typed error. An outage is reported and not waited out. A
 //! lookup that takes longer continues without its request, so that a repeated request finds more station-years cached.
@@ -10,25 +10,53 @@ use crate::{
     dates::{date_of, is_recent, utc_date},
     live::{LiveWeather, Refusals, provider::NoEstimate},
 };
+use bytes::Bytes;
 use common::{
     envelope::{Envelope, Properties},
     message::{
-        PlaceWeather, Undecodable, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse,
+        Input, Kind, Message, PlaceWeather, ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse, Undecodable,
+        WITH_WEATHER, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse,
     },
     outcome::{Failure, Outgoing, Outputs},
     ride::{Weather, WeatherMissing},
     topology::{self, queue},
 };
 use runtime::{Worker, broker::MESSAGE_TOO_LARGE, host, metrics::metrics, trace};
-use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, slice, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
 
 /// Maximum number of lookups that read at a time, including those whose request has expired.
 const LOOKUPS_MAX: usize = 64;
 /// Time reserved for the answer to travel; at most a tenth of the request's `expiration`.
 const ANSWER_TRAVEL_TIME: Duration = Duration::from_millis(500);
+/// Maximum time to answer, milliseconds: a request expires after it.
+const REQUEST_TTL_MS: u64 = topology::REQUEST_TTL_MS.unsigned_abs();
 
-/// Turns a weather request into a weather response. [`crate::WeatherFetcher::lookup`] creates it.
+/// A message to the lookup.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LookupIn {
+    /// A request for weather.
+    Weather(WeatherRequest),
+    /// A request for scores that needs weather first.
+    Score(ScoreRequest),
+}
+
+impl Input for LookupIn {
+    const KINDS: &'static [Kind] = &[WeatherRequest::KIND, ScoreRequest::KIND];
+
+    fn decode(kind: Kind, body: &Bytes) -> Result<Self, Undecodable> {
+        match kind == ScoreRequest::KIND {
+            true => common::message::decode(body).map(Self::Score),
+            false => common::message::decode(body).map(Self::Weather),
+        }
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Turns a weather request into a weather response, and adds the weather to a score request. [`crate::WeatherFetcher::lookup`] creates it.
 #[derive(Debug)]
 pub struct WeatherLookup {
     almanac: Arc<Almanac>,
@@ -43,11 +71,41 @@ impl WeatherLookup {
 
     async fn answer(&self, request: WeatherRequest, expiration_ms: Option<u64>) -> WeatherResponse {
         let WeatherRequest { request_id, places, observed_only } = request;
-        let ttl_ms = topology::REQUEST_TTL_MS.unsigned_abs();
-        let expiration = Duration::from_millis(expiration_ms.unwrap_or(ttl_ms).min(ttl_ms));
+        let expiration = Duration::from_millis(expiration_ms.unwrap_or(REQUEST_TTL_MS).min(REQUEST_TTL_MS));
+        let weather = self.look_up(&request_id, &places, observed_only, expiration).await;
+        match error_of_all(&weather) {
+            Some(error) => WeatherResponse::failed(request_id, error.clone()),
+            None => WeatherResponse { request_id, weather, error: None },
+        }
+    }
+
+    /// Returns the score request with the weather of its places, on its way to a scorer.
+    async fn with_weather(&self, mut request: ScoreRequest, properties: &Properties) -> Result<Outgoing, Failure> {
+        let began = Instant::now();
+        let (indexes, places): (Vec<usize>, Vec<WeatherPlace>) = request.places().into_iter().unzip();
+        // The way through the scorer takes time as well.
+        let expiration_ms = properties.expiration_ms.unwrap_or(REQUEST_TTL_MS).min(REQUEST_TTL_MS);
+        let expiration = time_to_answer(Duration::from_millis(expiration_ms));
+        let found = self.look_up(&request.request_id, &places, false, expiration).await;
+        for (index, found) in indexes.into_iter().zip(found) {
+            request.add_weather(index, found);
+        }
+        // The broker counts the time from each publication.
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let left_ms = properties.expiration_ms.map(|given| given.saturating_sub(elapsed_ms).max(1));
+        Outgoing::forward(&request, properties, &WITH_WEATHER, left_ms)
+    }
+
+    async fn look_up(
+        &self,
+        request_id: &str,
+        places: &[WeatherPlace],
+        observed_only: bool,
+        expiration: Duration,
+    ) -> Vec<PlaceWeather> {
         let weather = match observed_only || self.live.is_off() {
-            true => self.observed(&places, &(0..places.len()).collect::<Vec<_>>(), expiration).await,
-            false => self.of_any_kind(&places, expiration).await,
+            true => self.observed(places, &(0..places.len()).collect::<Vec<_>>(), expiration).await,
+            false => self.of_any_kind(places, expiration).await,
         };
         let mut kinds: BTreeMap<&'static str, u32> = BTreeMap::new();
         for place in &weather {
@@ -57,10 +115,7 @@ impl WeatherLookup {
         }
         tracing::debug!(request_id, ?kinds, "weather looked up");
         trace::attribute("wildrydes.weather.kinds", kinds.into_keys().collect::<Vec<_>>().join(","));
-        match error_of_all(&weather) {
-            Some(error) => WeatherResponse::failed(request_id, error.clone()),
-            None => WeatherResponse { request_id, weather, error: None },
-        }
+        weather
     }
 
     /// Returns the observations of the places; where there is none, what the live providers have for the place and date. If the
@@ -79,7 +134,7 @@ impl WeatherLookup {
             weather[index] = found;
         }
         let pending = indexes(places, |index, place| match &weather[index] {
-            PlaceWeather::Failed { error } => is_recent(place) || !may_pass(error.code),
+            PlaceWeather::Failed { error } => is_recent(place) || !error.code.may_pass(),
             _ => false,
         });
         let asked: Vec<WeatherPlace> = pending.iter().map(|&index| places[index]).collect();
@@ -99,13 +154,14 @@ impl WeatherLookup {
         if of.is_empty() {
             return Vec::new();
         }
+        let answered = |index: usize, place: &WeatherPlace, weather: Weather| match weather {
+            Weather::Observed(observation) => PlaceWeather::Observed(observation),
+            Weather::Missing(why) => PlaceWeather::Failed { error: self.missing(index, place, why) },
+        };
         let error = match tokio::time::timeout(time_to_answer(share), self.weather(&of)).await {
             Ok(Ok(weather)) => {
-                let answers = asked.iter().zip(&of).zip(weather).map(|((&index, place), weather)| match weather {
-                    Weather::Observed(observation) => PlaceWeather::Observed(observation),
-                    Weather::Missing(why) => PlaceWeather::Failed { error: self.missing(index, place, why) },
-                });
-                return answers.collect();
+                let answers = asked.iter().zip(&of).zip(weather);
+                return answers.map(|((&index, place), weather)| answered(index, place, weather)).collect();
             }
             Ok(Err(failure)) => failed(&failure),
             Err(_) => WeatherError {
@@ -117,7 +173,15 @@ impl WeatherLookup {
                 field: None,
             },
         };
-        vec![PlaceWeather::Failed { error }; asked.len()]
+        // Places whose weather is in memory do not wait for the others.
+        let answers = asked.iter().zip(&of).map(|(&index, place)| {
+            let cached = self.almanac.cached_weather(slice::from_ref(place)).and_then(|mut weather| weather.pop());
+            cached.map_or_else(
+                || PlaceWeather::Failed { error: error.clone() },
+                |weather| answered(index, place, weather),
+            )
+        });
+        answers.collect()
     }
 
     /// Answers at once from memory if possible. Anything else is read in a separate task, which outlives the request.
@@ -162,12 +226,17 @@ impl Worker for WeatherLookup {
     const NAME: &'static str = queue::WEATHER_LOOKUP;
     /// Requests mostly wait for the service.
     const CONCURRENCY: u16 = 16;
-    type In = WeatherRequest;
+    type In = LookupIn;
 
-    async fn handle(&self, envelope: Envelope<WeatherRequest>) -> Result<Outputs, Failure> {
+    async fn handle(&self, envelope: Envelope<LookupIn>) -> Result<Outputs, Failure> {
         let Envelope { payload, properties } = envelope;
-        let answer = self.answer(payload, properties.expiration_ms).await;
-        Ok(Outputs::all(vec![Outgoing::reply(&answer, &properties)?]))
+        let outgoing = match payload {
+            LookupIn::Weather(request) => {
+                Outgoing::reply(&self.answer(request, properties.expiration_ms).await, &properties)?
+            }
+            LookupIn::Score(request) => self.with_weather(request, &properties).await?,
+        };
+        Ok(Outputs::all(vec![outgoing]))
     }
 
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {
@@ -215,15 +284,9 @@ fn add_refusals(error: &mut WeatherError, refusals: &Refusals) {
     }
 }
 
-/// Returns whether a later retry may help.
-fn may_pass(code: WeatherErrorCode) -> bool {
-    use WeatherErrorCode::{DeadlineExceeded, Internal, Unavailable};
-    matches!(code, Unavailable | DeadlineExceeded | Internal)
-}
-
 /// Returns the error of the request as a whole: that of its first place, if no place has weather, for reasons that may pass.
 fn error_of_all(weather: &[PlaceWeather]) -> Option<&WeatherError> {
-    let passes = |weather: &PlaceWeather| matches!(weather, PlaceWeather::Failed { error } if may_pass(error.code));
+    let passes = |weather: &PlaceWeather| matches!(weather, PlaceWeather::Failed { error } if error.code.may_pass());
     match weather.first()? {
         PlaceWeather::Failed { error } if weather.iter().all(passes) => Some(error),
         _ => None,
@@ -246,10 +309,19 @@ fn failed(failure: &Failure) -> WeatherError {
     WeatherError { code, message, field: None }
 }
 
+/// Answers in the form that the client expects: that of its request.
 fn error_reply(request: &Properties, error: WeatherError) -> Option<Outgoing> {
-    let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
-    let request_id = named.strip_suffix("/weather-request").unwrap_or(named);
-    Outgoing::reply(&WeatherResponse::failed(request_id, error), request).ok()
+    let is_score = request.kind.as_deref().is_some_and(|kind| kind.starts_with(ScoreRequest::KIND.name));
+    if is_score {
+        let code = match error.code {
+            WeatherErrorCode::UnknownVersion => ScoreErrorCode::UnknownVersion,
+            WeatherErrorCode::MalformedRequest => ScoreErrorCode::MalformedRequest,
+            _ => ScoreErrorCode::Internal,
+        };
+        let error = ScoreError { code, message: error.message, field: error.field };
+        return Outgoing::refusal::<ScoreRequest, _>(request, |id| ScoreResponse::failed(id, error));
+    }
+    Outgoing::refusal::<WeatherRequest, _>(request, |id| WeatherResponse::failed(id, error))
 }
 
 #[cfg(test)]

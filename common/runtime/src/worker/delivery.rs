@@ -288,6 +288,8 @@ impl Deliverer {
     /// As [`Self::publish`], without adding properties. `batch_id` is the batch of a dead letter that names one.
     async fn publish_unchanged(&self, outgoing: Outgoing, batch_id: Option<&str>) -> Result<(), AttemptError> {
         let is_dead_letter = outgoing.exchange == exchange::DEAD;
+        // On its way to another worker, while a client waits: the client gets the error at once, and the slot is free for others.
+        let is_request = outgoing.mandatory && !is_dead_letter && topology::holds_requests(self.worker.name());
         let mut refusals = 0;
         let mut refused_pauses = Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1);
         let mut denied_pauses = Backoff::new(DENIED_PAUSE.0, DENIED_PAUSE.1);
@@ -315,8 +317,8 @@ impl Deliverer {
                     warn!(queue = topology::dead_queue(&outgoing.routing_key), "full: the request is dropped");
                     return Ok(());
                 }
-                Err(PublishError::Refused) if started.elapsed() > REFUSED_MAX => {
-                    let why = format!("full for {} s", REFUSED_MAX.as_secs());
+                Err(PublishError::Refused) if is_request || started.elapsed() > REFUSED_MAX => {
+                    let why = format!("full for {} s", started.elapsed().as_secs());
                     return Err(Failure::outage("the queue after this stage", why).into());
                 }
                 Err(error @ PublishError::Refused) => {
@@ -339,15 +341,13 @@ impl Deliverer {
                 }
                 // Retried here while the input stays unacknowledged: each reconnect would count as a delivery.
                 Err(error @ (PublishError::Denied { .. } | PublishError::Unroutable { .. })) => {
-                    if started.elapsed() > REFUSED_MAX {
+                    if is_request || started.elapsed() > REFUSED_MAX {
                         return Err(Failure::outage("the way to publish", error).into());
                     }
                     let waiting =
                         waiting.get_or_insert_with(|| self.stalls.enter(outgoing.exchange, &outgoing.routing_key));
                     self.report(waiting, &outgoing, &error);
-                    self.wait(denied_pauses.full(), "for a permission or a binding")
-                        .await
-                        .map_err(AttemptError::Broken)?;
+                    self.wait(denied_pauses.full(), "for permission").await.map_err(AttemptError::Broken)?;
                 }
                 Err(error @ PublishError::TooLarge { .. }) => return Err(too_large(&error).into()),
                 Err(error) => return Err(AttemptError::Broken(SessionBroken(error.to_string()))),

@@ -156,6 +156,7 @@ impl Remote {
                     assumed: scored.assumed,
                     interval: scored.interval,
                     warnings: scored.warnings,
+                    weather: None,
                 };
                 let response = ScoreResponse {
                     request_id,

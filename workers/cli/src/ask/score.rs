@@ -134,9 +134,10 @@ async fn ask(
         let begin = Instant::now();
         let Some(place) = place else { return Ok((client.score(request, deadline).await?, None)) };
         let weather = weather::look_up(&client, place, deadline).await?;
-        let request = weather::with_weather(request, &weather);
+        let mut request = request.clone();
+        request.add_weather(0, weather.clone());
         let response = client.score(&request, deadline.saturating_sub(begin.elapsed())).await?;
-        Ok((response, Some(weather)))
+        Ok((response, weather.kind().is_some().then_some(weather)))
     }
     .await;
     client.close().await;
@@ -172,6 +173,20 @@ async fn ask_here(
     answer
 }
 
+/// Returns what to do about an error, in parentheses.
+fn remedy(code: ScoreErrorCode, of_fleet: bool) -> &'static str {
+    match code {
+        ScoreErrorCode::NoModel if of_fleet => {
+            " (the trainer trains one on the datasets: `wildrydes ingest` waits for it and reports why there is none, \
+             `wildrydes status` shows whether a trainer reads its queue)"
+        }
+        ScoreErrorCode::NoModel => {
+            " (`wildrydes demo` and `wildrydes run` train one; --store names the store that has one)"
+        }
+        _ => "",
+    }
+}
+
 fn print_response(session: &Session, (response, weather): &Answered, of_fleet: bool) -> Result<(), Failed> {
     if session.shared.json {
         let mut answer = serde_json::to_value(response)?;
@@ -183,18 +198,8 @@ fn print_response(session: &Session, (response, weather): &Answered, of_fleet: b
     let outcome = response.scores.first().map(|score| &score.outcome);
     match (&response.error, outcome) {
         (Some(error), _) | (None, Some(ScoreOutcome::Failed { error })) => {
-            let remedy = match error.code {
-                ScoreErrorCode::NoModel if of_fleet => {
-                    " (the trainer trains one on the datasets: `wildrydes ingest` waits for it and reports why there is none, \
-                     `wildrydes status` shows whether a trainer reads its queue)"
-                }
-                ScoreErrorCode::NoModel => {
-                    " (`wildrydes demo` and `wildrydes run` train one; --store names the store that has one)"
-                }
-                _ => "",
-            };
             if !session.shared.json {
-                eprintln!("error: {}{remedy}", error.message);
+                eprintln!("error: {}{}", error.message, remedy(error.code, of_fleet));
             }
             match error.code {
                 ScoreErrorCode::NoModel => Err(Failed::NoModel),
@@ -203,7 +208,17 @@ fn print_response(session: &Session, (response, weather): &Answered, of_fleet: b
         }
         (
             None,
-            Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings }),
+            Some(ScoreOutcome::Scored {
+                probability,
+                service,
+                explanation,
+                by,
+                fallback,
+                assumed,
+                interval,
+                warnings,
+                ..
+            }),
         ) => {
             if !session.shared.json {
                 let (model, model_id, threshold) = match by {

@@ -2,32 +2,25 @@
 
 use crate::session::Failed;
 use anyhow::anyhow;
-use common::message::{Climatology, Forecast, PlaceWeather, ScoreRequest, Units, WeatherPlace, WeatherRequest};
+use common::message::{Climatology, Forecast, PlaceWeather, WeatherPlace, WeatherRequest};
 use common::ride::Observation;
 use runtime::client::Client;
 use std::time::Duration;
 
-/// Looks up the weather of a place and time, by the fleet of `client`.
+/// Looks up the weather of a place and time, by the fleet of `client`. If there is none, and a later request would not find any
+/// either, the lookup succeeds with [`PlaceWeather::Failed`].
 pub(super) async fn look_up(client: &Client, place: WeatherPlace, deadline: Duration) -> Result<PlaceWeather, Failed> {
     let request_id = format!("{:032x}", rand::random::<u128>());
     let request = WeatherRequest { request_id, places: vec![place], observed_only: false };
     let mut response = client.weather(&request, deadline).await?;
     match (response.error, response.weather.pop()) {
-        (Some(error), _) | (None, Some(PlaceWeather::Failed { error })) => Err(Failed::Broken(anyhow!(error.message))),
+        (Some(error), _) => Err(Failed::Broken(anyhow!(error.message))),
+        (None, Some(PlaceWeather::Failed { error })) if error.code.may_pass() => {
+            Err(Failed::Broken(anyhow!(error.message)))
+        }
         (None, Some(weather)) => Ok(weather),
         (None, None) => Err(Failed::Broken(anyhow!("the answer contains neither weather nor an error"))),
     }
-}
-
-/// Scores the rides of a request with this weather.
-pub(super) fn with_weather(request: &ScoreRequest, weather: &PlaceWeather) -> ScoreRequest {
-    let mut request = ScoreRequest { units: Units::default(), ..request.clone() };
-    if let Some(elements) = weather.elements() {
-        for ride in &mut request.rides {
-            [ride.tmin, ride.tmax, ride.prcp] = elements.map(|value| Some(f64::from(value)));
-        }
-    }
-    request
 }
 
 /// Describes the weather and its source in words; empty for a place whose lookup failed.

@@ -7,7 +7,7 @@ use crate::{
         problem::Problem,
     },
     score::{
-        answer::RideScore,
+        answer::{LookedUp, RideScore},
         body,
         coalesce::SharedOptions,
         scoring::{self, ScoreOptions},
@@ -33,6 +33,8 @@ const ASSUMED: HeaderName = HeaderName::from_static("wildrydes-assumed");
 const INTERVAL: HeaderName = HeaderName::from_static("wildrydes-interval");
 /// Reasons for caution.
 const WARNING: HeaderName = HeaderName::from_static("wildrydes-warning");
+/// The weather that was looked up: its kind, its source, and its station or grid cell.
+const WEATHER: HeaderName = HeaderName::from_static("wildrydes-weather");
 
 /// A ride as the workshop's clients send it: keys in any case, numbers also as strings, weather as NOAA writes it.
 #[derive(ToSchema)]
@@ -102,6 +104,10 @@ pub(crate) fn describe_headers(document: &mut openapi::OpenApi) {
         ),
         (INTERVAL, "90 % interval of the probability, as in `0.25 0.75`; absent if no feature was assumed"),
         (WARNING, "Reasons for caution, in words; absent if there are none"),
+        (
+            WEATHER,
+            "Kind, source, and station or grid cell of the weather that was looked up, as in `forecast nws OKX/33,35`; absent if none was",
+        ),
     ] {
         let text = openapi::ObjectBuilder::new().schema_type(openapi::Type::String).build();
         let header = openapi::HeaderBuilder::new().schema(Some(text)).description(Some(description)).build();
@@ -117,11 +123,24 @@ fn headers(score: &RideScore) -> HeaderMap {
         let [low, high] = [interval.low, interval.high].map(|end| rounded(end, 100.0));
         format!("{low} {high}")
     });
-    // A header has no other characters than those of ASCII.
-    let warnings = score.warnings.join("; ").replace('°', "degrees ");
-    let lines = [(ASSUMED, assumed), (INTERVAL, interval.unwrap_or_default()), (WARNING, warnings)];
+    let warnings = score.warnings.join("; ");
+    let weather = score
+        .weather
+        .as_deref()
+        .map(|LookedUp { kind, source, groundstation, .. }| [kind, source.as_str(), groundstation.as_str()].join(" "));
+    let lines = [
+        (ASSUMED, assumed),
+        (INTERVAL, interval.unwrap_or_default()),
+        (WARNING, warnings),
+        (WEATHER, weather.unwrap_or_default()),
+    ];
     let lines = lines.into_iter().filter(|(_, value)| !value.is_empty());
-    lines.filter_map(|(name, value)| Some((name, HeaderValue::from_str(&value).ok()?))).collect()
+    lines.filter_map(|(name, value)| Some((name, HeaderValue::from_str(&in_ascii(&value)).ok()?))).collect()
+}
+
+/// Replaces the characters that a header cannot have.
+fn in_ascii(text: &str) -> String {
+    text.replace('°', "degrees ").replace(|c: char| !c.is_ascii() || c.is_ascii_control(), "?")
 }
 
 /// Rounds to a fraction of `parts` to the whole.
@@ -133,6 +152,7 @@ fn rounded(value: f64, parts: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::score::answer::{AssumedFeature, ScoreInterval};
+    use common::message::{Forecast, PlaceWeather};
 
     fn scored() -> RideScore {
         RideScore {
@@ -153,16 +173,21 @@ mod tests {
     fn headers_say_what_the_number_cannot() {
         assert!(headers(&scored()).is_empty());
         let feature = |feature: &str, value: f64| AssumedFeature { feature: feature.to_owned(), value, unit: "" };
+        let (source, cell, issued) = ("nws".into(), "OKX/33,35".into(), "2026-11-30 17:24:41".parse().unwrap());
+        let [tmin, tmax, prcp] = [22, 89, 31];
+        let forecast = PlaceWeather::Forecast(Forecast { source, cell, cell_km: 1.2, issued, tmin, tmax, prcp });
         let score = RideScore {
             assumed: vec![feature("tmin", 97.46), feature("prcp", 0.0)],
             interval: Some(ScoreInterval { low: 0.249, high: 0.751 }),
-            warnings: vec!["tmax is 210 °C".to_owned(), "distance is 300 miles".to_owned()],
+            warnings: vec!["tmax is 210 °C".to_owned(), "no file in /wetter/Köln".to_owned()],
+            weather: LookedUp::of(forecast).ok().map(Box::new),
             ..scored()
         };
         let headers = headers(&score);
         let text = |name: HeaderName| headers[name].to_str().unwrap();
         assert_eq!(text(ASSUMED), "tmin=97.5, prcp=0");
         assert_eq!(text(INTERVAL), "0.25 0.75");
-        assert_eq!(text(WARNING), "tmax is 210 degrees C; distance is 300 miles");
+        assert_eq!(text(WARNING), "tmax is 210 degrees C; no file in /wetter/K?ln");
+        assert_eq!(text(WEATHER), "forecast nws OKX/33,35");
     }
 }

@@ -106,7 +106,7 @@ pub(crate) struct RideScore {
     /// 90 % interval of the probability that all features together would give; if a feature was assumed.
     #[schema(nullable = false)]
     pub(crate) interval: Option<ScoreInterval>,
-    /// Reasons for caution: values far outside the range of the training rides.
+    /// Reasons for caution: values far outside the range of the training rides, and weather that was not found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(crate) warnings: Vec<String>,

@@ -16,8 +16,8 @@ use crate::{
 use common::{
     features::{FEATURES, Feature},
     message::{
-        self, Assumed, Contribution, ProbabilityInterval, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
-        WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+        self, Assumed, Contribution, PlaceWeather, ProbabilityInterval, ScoreError, ScoreErrorCode, ScoreOutcome,
+        ScoreRide, Units, WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
     },
     model::logistic,
     ride::TIME_FORMS,
@@ -158,7 +158,7 @@ pub(crate) async fn score_all(
 ) -> Result<RideOutcomes, Problem> {
     check_count(app, rides.len())?;
     let mut prepared: Vec<Result<PreparedRide, Fault>> = rides.iter().map(|ride| prepare(ride, options)).collect();
-    look_up_weather(app, &mut prepared, deadline).await?;
+    look_up_weather(app, options.shared, &mut prepared, deadline).await?;
     let features: Vec<ScoreRide> =
         prepared.iter().filter_map(|ride| Some(ride.as_ref().ok()?.features.clone())).collect();
     let scored = match features.is_empty() {
@@ -195,7 +195,9 @@ pub(crate) async fn score_all(
 /// Turns the scorer's outcome for a ride into the score, or into a fault with the field and value of the request.
 fn ride_score(ride: &RideToScore, outcome: ScoreOutcome, weather: Option<Box<LookedUp>>) -> Result<RideScore, Fault> {
     match outcome {
-        ScoreOutcome::Scored { probability, service, explanation, by, fallback, assumed, interval, warnings } => {
+        ScoreOutcome::Scored {
+            probability, service, explanation, by, fallback, assumed, interval, warnings, ..
+        } => {
             check_spelling(ride, &assumed)?;
             Ok(RideScore {
                 ride_id: None,
@@ -251,7 +253,8 @@ fn prepare(ride: &RideToScore, options: ScoreOptions) -> Result<PreparedRide, Fa
     };
     let ScoreRide { tmin, tmax, tavg, prcp, .. } = features;
     let has_weather = [tmin, tmax, tavg, prcp].iter().any(Option::is_some);
-    let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
+    // A time alone is no place: many records have one.
+    let has_place = ride.latitude.is_some() || ride.longitude.is_some();
     let place = if has_place && !has_weather { Some(place(ride)?) } else { None };
     for feature in FEATURES.iter().filter(|feature| !feature.weather) {
         (feature.set)(&mut features, ride.number(feature.name));
@@ -355,44 +358,68 @@ fn missing(field: &'static str) -> Fault {
     Fault::new("missing_field", message, Some(field), None)
 }
 
-/// Adds the weather to the rides that name a place.
+/// Adds the weather to the rides that name a place. Weather that is not found is imputed by the scorer, with a warning, unless the
+/// request forbids it.
+///
+/// # Errors
+/// Fails if the weather cannot be looked up now and every ride needs it. Otherwise this is the fault of those that need it.
 async fn look_up_weather(
     app: &App,
+    SharedOptions { impute, .. }: SharedOptions,
     prepared: &mut [Result<PreparedRide, Fault>],
     deadline: Instant,
 ) -> Result<(), Problem> {
     let pending: Vec<usize> =
         (0..prepared.len()).filter(|&index| prepared[index].as_ref().is_ok_and(|ride| ride.place.is_some())).collect();
-    if pending.is_empty() {
-        return Ok(());
-    }
-    let client = app.link.requester(queue::WEATHER_LOOKUP)?;
     for some in pending.chunks(WEATHER_PLACES_MAX) {
         let places = some.iter().filter_map(|&index| prepared[index].as_ref().ok()?.place).collect();
-        let request_id = format!("{:016x}", host::random_range(0..=u64::MAX));
-        let request = WeatherRequest { request_id, places, observed_only: false };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let answer = client.weather(&request, left).await;
-        let answer = answer.map_err(|error| request_failed(&error, "a weather-fetcher"))?;
-        if let Some(error) = answer.error {
-            return Err(weather_refused(error));
-        }
-        if answer.weather.len() != some.len() {
-            return Err(Problem::internal("the weather-fetcher did not answer every place"));
-        }
-        for (&index, found) in some.iter().zip(answer.weather) {
-            match (LookedUp::of(found), &mut prepared[index]) {
-                (Ok(weather), Ok(ride)) => {
+        let found = match weather_of_places(app, places, deadline).await {
+            Ok(found) => found,
+            Err(problem) if pending.len() == prepared.len() => return Err(problem),
+            Err(problem) => {
+                for &index in some {
+                    prepared[index] = Err(Fault::new("no_weather", problem.detail(), None, None));
+                }
+                continue;
+            }
+        };
+        for (&index, found) in some.iter().zip(found) {
+            let Ok(ride) = &mut prepared[index] else { continue };
+            match LookedUp::of(found) {
+                Ok(weather) => {
                     let elements = [weather.tmin, weather.tmax, weather.prcp].map(|value| Some(f64::from(value)));
                     [ride.features.tmin, ride.features.tmax, ride.features.prcp] = elements;
                     ride.weather = Some(Box::new(weather));
                 }
-                (Err(error), ride) => *ride = Err(Fault::new(code_of(error.code), error.message, None, None)),
-                (Ok(_), Err(_)) => {}
+                Err(error) if impute && !error.code.may_pass() => {
+                    ride.features.weather = Some(Box::new(PlaceWeather::Failed { error }));
+                }
+                Err(error) => prepared[index] = Err(Fault::new(code_of(error.code), error.message, None, None)),
             }
         }
     }
     Ok(())
+}
+
+/// Asks a weather-fetcher for the weather of places; returns one result for each.
+async fn weather_of_places(
+    app: &App,
+    places: Vec<WeatherPlace>,
+    deadline: Instant,
+) -> Result<Vec<PlaceWeather>, Problem> {
+    let expected = places.len();
+    let request_id = format!("{:016x}", host::random_range(0..=u64::MAX));
+    let request = WeatherRequest { request_id, places, observed_only: false };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let answer = app.link.requester(queue::WEATHER_LOOKUP)?.weather(&request, left).await;
+    let answer = answer.map_err(|error| request_failed(&error, "a weather-fetcher"))?;
+    match answer.error {
+        Some(error) => Err(weather_refused(error)),
+        None if answer.weather.len() != expected => {
+            Err(Problem::internal("the weather-fetcher did not answer every place"))
+        }
+        None => Ok(answer.weather),
+    }
 }
 
 fn scored_by(by: message::ScoredBy) -> ScoredBy {

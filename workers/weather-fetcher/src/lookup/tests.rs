@@ -6,7 +6,11 @@ use crate::tests::{
     noaa::{Fault, Noaa},
     of, park,
 };
-use common::{envelope, message::decode, topology};
+use common::{
+    envelope,
+    message::{PrecipitationUnit, ScoreRide, TemperatureUnit, Units, decode},
+    topology,
+};
 use futures::{StreamExt, future::join_all};
 use runtime::{
     Broker, MemoryBroker, Shutdown,
@@ -14,6 +18,7 @@ use runtime::{
     process::both,
     worker::{RunOptions, run},
 };
+use serde_json::json;
 
 /// A name that the broker generates.
 const REPLY_QUEUE: &str = "amq.gen-answers";
@@ -50,7 +55,7 @@ pub(crate) async fn ask_for(
     expiration_ms: Option<u64>,
     observed_only: bool,
 ) -> WeatherResponse {
-    let payload = WeatherRequest { request_id: "w".to_owned(), places, observed_only };
+    let payload = LookupIn::Weather(WeatherRequest { request_id: "w".to_owned(), places, observed_only });
     let outputs = lookup.handle(Envelope { payload, properties: properties(expiration_ms) }).await.unwrap();
     let outgoing: Vec<_> = outputs.into_stream().collect().await;
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
@@ -138,6 +143,20 @@ async fn a_slow_lookup_outlives_its_request() {
     assert_eq!(noaa.requests(PARK), 1);
 }
 
+/// A place whose weather is in memory is answered although another one waits for a silent service.
+#[tokio::test]
+async fn a_place_in_memory_does_not_wait_for_the_others() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    let lookup = fetcher(of(noaa.url()), &memory_store()).lookup();
+    assert_eq!(ask(&lookup, vec![harlem()], None).await.weather, [in_the_park()]);
+    noaa.fail_next(BOSTON, 1, Fault::Hold);
+    let both = vec![place(42.36, -71.01, "2018-04-25 12:00:00"), harlem()];
+    let response = ask(&lookup, both, Some(300)).await;
+    let [PlaceWeather::Failed { error }, found] = response.weather.as_slice() else { panic!("{response:?}") };
+    assert_eq!((error.code, found), (WeatherErrorCode::DeadlineExceeded, &in_the_park()));
+    noaa.release();
+}
+
 /// The answer to an unreadable request names the field. A request without `reply_to` is a dead letter.
 #[tokio::test]
 async fn an_unreadable_request_is_answered_if_it_names_a_queue() {
@@ -169,10 +188,59 @@ async fn an_unreadable_request_is_answered_if_it_names_a_queue() {
     let version = Undecodable::UnknownVersion { kind: "weather-request.v2".to_owned(), known: String::new() };
     let answer = lookup.answer_undecodable(&properties(None), &version).unwrap();
     assert_eq!(code(&decode(&answer.body).unwrap()), WeatherErrorCode::UnknownVersion);
-    let payload = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()], observed_only: false };
-    let nobody = lookup.handle(Envelope { payload, properties: Properties::default() }).await;
+    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()], observed_only: false };
+    let nobody =
+        lookup.handle(Envelope { payload: LookupIn::Weather(request), properties: Properties::default() }).await;
     assert!(matches!(nobody, Err(Failure::Permanent { reason: "no_reply_to", .. })), "{nobody:?}");
     assert_eq!(lookup.answer_failure(&Properties::default(), &Failure::transient("x")), None);
+}
+
+/// A score request goes on to a scorer, in its own units, with the weather of each place or the reason why there is none. A ride with
+/// weather of its own stays as it is. What cannot be read is answered in the form of a score.
+#[tokio::test]
+async fn a_score_request_goes_on_to_a_scorer_with_the_weather_of_its_places() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    let lookup = fetcher(of(noaa.url()), &memory_store()).lookup();
+    let at = |latitude: f64, longitude: f64| ScoreRide {
+        distance: Some(12.0),
+        latitude: Some(json!(latitude)),
+        longitude: Some(json!(longitude)),
+        statustime: Some(json!(harlem().statustime)),
+        ..ScoreRide::default()
+    };
+    let own = ScoreRide { tmin: Some(-3.0), ..at(40.81, -73.94) };
+    let incomplete = ScoreRide { longitude: None, ..at(40.81, 0.0) };
+    let request = ScoreRequest {
+        request_id: "q".to_owned(),
+        units: Units { temperature: TemperatureUnit::Celsius, precipitation: PrecipitationUnit::Millimetre },
+        explain: true,
+        impute: false,
+        rides: vec![own.clone(), at(40.81, -73.94), incomplete.clone(), at(0.0, 0.0)],
+    };
+    let properties = Properties { kind: Some(ScoreRequest::KIND.to_string()), ..properties(Some(20_000)) };
+    let envelope = Envelope { payload: LookupIn::Score(request.clone()), properties: properties.clone() };
+    let outgoing: Vec<_> = lookup.handle(envelope).await.unwrap().into_stream().collect().await;
+    let [Ok(forwarded)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
+    assert_eq!((forwarded.exchange, forwarded.routing_key.as_str()), ("rpc", "score-request.v1"));
+    assert_eq!(forwarded.properties.reply_to.as_deref(), Some(REPLY_QUEUE));
+    assert_eq!(forwarded.properties.correlation_id.as_deref(), Some("c"));
+    assert!(forwarded.properties.expiration_ms.is_some_and(|left| (1..=20_000).contains(&left)), "{forwarded:?}");
+    assert!(!forwarded.properties.persistent && forwarded.mandatory, "{forwarded:?}");
+    let ScoreRequest { mut rides, .. } = decode(&forwarded.body).unwrap();
+    let nowhere = rides.pop().unwrap();
+    let Some(PlaceWeather::Failed { error }) = nowhere.weather.as_deref() else { panic!("{nowhere:?}") };
+    assert_eq!((error.code, nowhere.tmin), (WeatherErrorCode::NoStationInReach, None));
+    let [tmin, tmax, prcp] = [11.1, 15.6, 24.1].map(Some);
+    let found = ScoreRide { tmin, tmax, prcp, weather: Some(Box::new(in_the_park())), ..at(40.81, -73.94) };
+    assert_eq!(rides, [own, found, incomplete]);
+
+    let version = Undecodable::UnknownVersion { kind: "score-request.v2".to_owned(), known: String::new() };
+    let answers = [
+        lookup.answer_undecodable(&properties, &version),
+        lookup.answer_failure(&properties, &Failure::transient("x")),
+    ];
+    let codes = answers.map(|answer| decode::<ScoreResponse>(&answer.unwrap().body).unwrap().error.unwrap().code);
+    assert_eq!(codes, [ScoreErrorCode::UnknownVersion, ScoreErrorCode::Internal]);
 }
 
 /// In one process, over two connections: a request is answered while every slot of the weather-fetcher waits for a silent

@@ -1,10 +1,14 @@
 //! Weather with bad rows, bad files, or missing files.
 
 use super::{noaa::Noaa, *};
-use crate::{cache::WEATHER_UNUSABLE, formats::gzip::tests::gzip};
+use crate::{
+    cache::WEATHER_UNUSABLE,
+    formats::gzip::tests::gzip,
+    lookup::tests::{ask, place},
+};
 use common::{
     document::WeatherWarnings,
-    message::{PlaceWeather, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse},
+    message::{PlaceWeather, WeatherErrorCode, WeatherResponse},
 };
 use records::{layout, store::read_json};
 
@@ -30,13 +34,7 @@ pub(super) fn permanent(result: Result<Weather, Failure>) -> String {
 }
 
 async fn look_up(fetcher: &WeatherFetcher) -> WeatherResponse {
-    let statustime = "2018-04-25 12:00:00".parse().unwrap();
-    let places = vec![WeatherPlace { latitude: 40.81, longitude: -73.94, statustime }];
-    let payload = WeatherRequest { request_id: "w".to_owned(), places, observed_only: false };
-    let properties = Properties { reply_to: Some("amq.gen-answers".to_owned()), ..Properties::default() };
-    let outputs = fetcher.lookup().handle(Envelope { payload, properties }).await.unwrap();
-    let reply = outputs.into_stream().next().await.unwrap().unwrap();
-    decode(&reply.body).unwrap()
+    ask(&fetcher.lookup(), vec![place(40.81, -73.94, "2018-04-25 12:00:00")], None).await
 }
 
 /// Central Park with two days, and one more row.

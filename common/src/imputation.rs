@@ -1,10 +1,10 @@
 //! Imputation: what the known features of a ride say about its missing ones.
 //!
-//! The features count as jointly normal, with the mean and the covariance of the training rides. A known feature is an exact linear
-//! observation, and so is the mean temperature of the day, `(tmin + tmax) / 2`. Conditioning on them gives the expectation of the
-//! missing features and the covariance of their errors (Anderson, *An Introduction to Multivariate Statistical Analysis*, 3rd
-//! edition, theorem 2.5.1). The observations are taken one after the other, so that no matrix is inverted: an observation that adds
-//! nothing to those before it, because a feature is constant or a combination of others, is skipped.
+//! The features are treated as jointly normal, with the mean and the covariance of the training rides. A known feature is an exact
+//! linear observation, and so is the mean temperature of the day, `(tmin + tmax) / 2`. Conditioning on them gives the expectation of
+//! the missing features and the covariance of their errors (Anderson, *An Introduction to Multivariate Statistical Analysis*, 3rd
+//! edition, theorem 2.5.1). The distribution is conditioned on one observation after the other, so that no matrix is inverted. An
+//! observation that earlier ones determine, because its feature is constant or a combination of others, is skipped.
 //!
 //! ```text
 //! known features ─▶ Distribution::given ─▶ Conditional ┬ mean ─────▶ log-odds at the assumed values ┐
@@ -22,9 +22,10 @@ use std::{ops::RangeInclusive, sync::LazyLock};
 /// One value per feature, in the order of [`FEATURES`].
 pub type Features = [f64; FEATURE_COUNT];
 
-/// Share of the variance of an observation below which the observations before it determine it.
+/// Share of its unconditional variance up to which an observation counts as determined by the observations before it.
 const NEW_VARIANCE_MIN: f64 = 1e-9;
-/// Maximum number of standard deviations by which a known value moves the expectation of others: no farther value says more.
+/// Maximum distance of a known value from its mean, standard deviations, as far as the expectations of others are concerned. A larger
+/// distance counts as this one.
 const DEVIATION_MAX: f64 = 1e6;
 /// Standard normal quantile of 95 %: 90 % of a normal distribution is within so many standard deviations.
 const NORMAL_95: f64 = 1.644_853_626_951_472_2;
@@ -33,7 +34,7 @@ const NODE_STEP: f64 = 0.25;
 /// Number of nodes on each side of the mean: up to 7.5 standard deviations.
 const NODES: usize = 30;
 
-/// Places of the temperatures and of precipitation in [`FEATURES`]; `None` if there is no such feature.
+/// Indexes of the temperatures and of precipitation in [`FEATURES`]; `None` if there is no such feature.
 static PLACES: LazyLock<[Option<usize>; 3]> =
     LazyLock::new(|| ["tmin", "tmax", "prcp"].map(|name| FEATURES.iter().position(|feature| feature.name == name)));
 
@@ -72,7 +73,7 @@ pub struct Known {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conditional {
     /// The known values, and the expectations of the missing ones. An expectation is a possible value: distance and precipitation are
-    /// not negative, `tmin` is at most `tmax`, and their mean is the known one.
+    /// not negative, `tmin` is at most `tmax`, and their mean is the known [`Known::tavg`].
     pub mean: Features,
     std_dev: Features,
     /// Covariance of the errors of `mean`, in standard deviations of the training rides.
@@ -111,11 +112,11 @@ impl Distribution {
         Ok(distribution)
     }
 
-    /// Returns the distribution of the features of a ride of which this is known.
+    /// Returns the distribution of the features of one ride, given what is known of it.
     pub fn given(&self, known: &Known) -> Conditional {
         let mut conditional = self.conditioned(known);
         if !conditional.is_finite() {
-            // Correlations that no rides have.
+            // The correlations contradict each other: no rides can have them.
             conditional = Self { correlation: uncorrelated(), ..self.clone() }.conditioned(known);
         }
         conditional.make_possible(&self.used, known);
@@ -177,8 +178,8 @@ fn observe(mean: &mut Features, covariance: &mut [Features; FEATURE_COUNT], weig
 }
 
 impl Conditional {
-    /// Returns the variance of `Σ weights · x`: that of the log-odds, if these are the coefficients per unit of each feature. Never
-    /// negative, never NaN.
+    /// Returns the variance of `Σ weights · x`. If the weights are the coefficients per unit of each feature, this is the variance of
+    /// the log-odds. Never negative, never NaN.
     pub fn variance(&self, weights: &Features) -> f64 {
         let scaled: Features = std::array::from_fn(|j| weights[j] * self.std_dev[j]);
         let terms = scaled.iter().zip(&self.covariance).map(|(scaled_j, row)| {
@@ -248,8 +249,8 @@ pub struct Uncertain {
 impl Uncertain {
     /// Returns the expectation of the probability, 0 to 1; NaN only if the log-odds are.
     ///
-    /// The trapezoidal rule over 61 nodes: its error falls exponentially with the number of nodes for such functions, and it needs no
-    /// table. Below 1e-6 for standard deviations of the log-odds up to 5, below 1e-3 up to 10.
+    /// Uses the trapezoidal rule over 61 nodes, which needs no table. For such functions its error falls exponentially with the number
+    /// of nodes: it is below 1e-6 for standard deviations of the log-odds up to 5, and below 1e-3 up to 10.
     pub fn probability(self) -> f64 {
         let Self { log_odds, std_dev } = self;
         if std_dev == 0.0 {
@@ -264,8 +265,8 @@ impl Uncertain {
         sum.clamp(0.0, 1.0)
     }
 
-    /// Returns the ends of the interval that contains the probability in 90 % of cases, with 5 % on each side. Extended to contain the
-    /// expectation of the probability, which lies outside only if the log-odds are extreme and very uncertain.
+    /// Returns the ends of the interval that contains the probability in 90 % of cases, with 5 % on each side. If the log-odds are
+    /// extreme and very uncertain, the expectation of the probability may lie outside; then the interval is extended to contain it.
     pub fn interval(self) -> (f64, f64) {
         let off = NORMAL_95 * self.std_dev;
         let probability = self.probability();

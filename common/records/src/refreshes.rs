@@ -7,15 +7,15 @@
 //! ```
 //!
 //! *One attempt at a time.* An attempt has ended when its outcome says that nothing changed, or when the manifest of its
-//! revision exists. The next attempt is created only after that, so its base is the newest revision. A request
-//! during an attempt joins it.
+//! revision exists. The next attempt is created only after that, so its base is the newest revision. A request for a
+//! refresh while an attempt is in progress joins that attempt.
 //!
 //! *One result per revision.* An attempt may be split and joined several times, like any batch, and the weather may change in
-//! between. The outcome is created before anything is written to the folder of the revision, and names the rows. Only these rows
-//! are written there, by any number of processes and however late; so no part is ever replaced by other bytes. A result with
-//! other rows is dropped.
+//! between. The outcome is created before anything is written to the folder of the revision, and it has the SHA-256 of the rows.
+//! Processes write only these rows there, however many they are and however late. So no part is ever replaced by other bytes. A
+//! result with other rows is dropped.
 //!
-//! *Unchanged.* The comparison is with the recorded base, ride by ride and of the weather alone. An attempt that changes no
+//! *Unchanged.* The merger compares the weather of each ride, and nothing else, with that of the base. An attempt that changes no
 //! weather leaves its outcome and nothing else. Revisions are never removed or replaced.
 
 use crate::{
@@ -50,7 +50,7 @@ pub struct Begun {
     pub attempt: RefreshAttempt,
     /// Whether this call created it; otherwise it was in progress.
     pub is_new: bool,
-    /// The message that starts it, or has no effect if it was started before.
+    /// The message that starts it; without effect if the attempt was started before.
     pub message: RideBatch,
 }
 
@@ -59,7 +59,7 @@ pub struct Begun {
 pub struct Latest {
     /// Its record.
     pub attempt: RefreshAttempt,
-    /// Its outcome; `None` until it has ended.
+    /// Its outcome; `None` while the attempt is in progress.
     pub outcome: Option<RefreshOutcome>,
 }
 
@@ -70,7 +70,7 @@ pub struct Stale {
     pub batch_id: String,
     /// Newest complete revision of its dataset.
     pub revision: NonZeroU32,
-    /// Number of these rides, at least 1.
+    /// Number of rides whose weather is still expected, at least 1.
     pub not_yet_published: u64,
 }
 

@@ -18,14 +18,14 @@ pub struct RefreshAttempt {
     #[serde(flatten)]
     #[cfg_attr(test, schemars(with = "RefreshForm"))]
     pub refresh: Refresh,
-    /// Number of the newest revision at the time, from 1. The outcome compares with it.
+    /// Number of the newest revision when the attempt began, from 1. The result is compared with it.
     pub base: NonZeroU32,
     /// Who requested the attempt, for people.
     pub by: String,
 }
 
 /// The outcome of an attempt, `refreshes/<batch_id>/<attempt>.outcome.json`. Created once, when all chunks of the attempt are
-/// joined. An attempt that changed anything has ended once the manifest of its revision exists, any other one at once.
+/// joined. If weather changed, the attempt has ended when the manifest of its revision exists; otherwise, when the outcome exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(example = example_of_outcome()))]

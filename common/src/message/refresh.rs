@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 pub struct Refresh {
     /// Number of the attempt among those of its batch, from 1.
     pub attempt: NonZeroU32,
-    /// When the refresh was requested: weather fetched before counts as out of date. RFC 3339 in UTC on the wire.
+    /// When the refresh was requested; weather that was fetched earlier counts as out of date. RFC 3339 in UTC on the wire.
     #[serde(serialize_with = "write_utc", deserialize_with = "read_utc")]
     pub asked_at: Timestamp,
 }

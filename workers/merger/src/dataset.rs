@@ -114,14 +114,14 @@ pub(crate) async fn ended(store: &Store, batch_id: &str, refresh: Option<Refresh
 /// What became of the staged chunks of a splitting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Joined {
-    /// Their work has ended: their revision is complete, or they changed nothing.
+    /// The work on them has ended: the revision is complete, or the attempt changed nothing.
     Done,
-    /// One of them is gone, because another process finished the work or the chunk was removed.
+    /// A chunk is gone, because another process finished the work or the chunk was removed.
     Gone,
 }
 
-/// Joins the staged chunks into the first revision of the dataset, or into the revision that their attempt to join the batch
-/// again decides on.
+/// Joins the staged chunks into a revision of the dataset: the first one, or, for a refresh, the one that the outcome of the attempt
+/// names.
 pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit) -> Result<Joined, Failure> {
     match split.refresh {
         None => write(store, settings, split, FIRST_REVISION).await,

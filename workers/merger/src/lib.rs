@@ -28,8 +28,8 @@
 //! written and before the acknowledgement; [`arrivals::Announced`] decides who repeats it.
 //!
 //! **Refreshes.** The messages of an attempt to join a batch again carry `refresh`, and its splittings have folders of their own.
-//! Its staged chunks are compared with the base before anything is written. `records::refreshes` holds the reasons why every
-//! revision has one content.
+//! The merger compares the staged chunks of the attempt with the base before it writes to the dataset. `records::refreshes` explains
+//! why every revision has one content.
 
 pub mod arrivals;
 mod dataset;
@@ -109,7 +109,7 @@ impl MergerIn {
         }
     }
 
-    /// Checks that the splitting belongs to the attempt of the message, whose folder it names.
+    /// Checks that the split id, which names the folder in the staging area, belongs to the attempt of the message.
     fn check_splitting(&self) -> Result<(), Failure> {
         let attempt = self.split_id().and_then(attempt_of_split);
         if attempt == self.refresh().map(|refresh| refresh.attempt) {
@@ -140,7 +140,7 @@ pub struct Merger {
 /// The state of one splitting of a batch in this process. If it is evicted, the store is probed again.
 #[derive(Default)]
 struct Batch {
-    /// Whether the work had not ended at the last check.
+    /// Whether the work was in progress at the last check.
     in_progress: AtomicBool,
     arrivals: Mutex<Arrivals>,
     /// Number of messages staged by this process.
@@ -312,7 +312,7 @@ impl Merger {
         }
     }
 
-    /// Checks whether the work that the message belongs to has ended, and with it the message; otherwise processing continues.
+    /// Checks whether the work that the message belongs to has ended. If so, finishes the message; otherwise processing continues.
     async fn check_ended(
         &self,
         batch: &Batch,

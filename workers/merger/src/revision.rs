@@ -1,7 +1,7 @@
 //! Decides what an attempt to join a batch again changes: compares its staged chunks with the base, ride by ride.
 //!
-//! Nothing is written for a result that is equal to the base. `records::refreshes` explains why one result per attempt is
-//! written, by however many processes.
+//! If no weather changed, no revision is written. `records::refreshes` explains why an attempt writes one result, however many
+//! processes work on it.
 
 use crate::{
     settings::Settings,
@@ -30,10 +30,10 @@ const PARSERS: usize = 2;
 
 /// What is left to do for an attempt.
 pub(crate) enum Decided {
-    /// To write the staged chunks as this revision.
+    /// Write the staged chunks as this revision.
     Write(NonZeroU32),
-    /// To write those of another splitting, on which the attempt was decided: whoever decided may have died, and the messages of that
-    /// splitting with it.
+    /// Write the staged chunks of another splitting, which the outcome names. The process that decided may have died before it wrote
+    /// them, and its messages may be lost.
     WriteOther(BatchSplit, NonZeroU32),
     /// Nothing: the chunks change nothing, or the revision is complete.
     Ended,
@@ -79,10 +79,10 @@ pub(crate) async fn decide(
     }
 }
 
-/// Checks that the revision is complete if the staged chunks that an attempt decided on are gone.
+/// Checks that the revision is complete, after the staged chunks that its attempt decided on are gone.
 ///
 /// # Errors
-/// Fails permanently if it is not: nobody can write it any more.
+/// Fails permanently if the revision is incomplete: no process can write it any more.
 pub(crate) async fn is_written_or_lost(
     store: &Store,
     batch_id: &str,

@@ -1,7 +1,7 @@
 //! Scores rides: each by the model that was chosen for it. Pure.
 //!
-//! If a ride lacks features, their distribution given the known ones takes their place: the answer is the expectation of the
-//! probability, with a 90 % interval. A ride with all features takes none of these steps.
+//! If a ride lacks features, the scorer uses their distribution given the known ones. The answer is then the expectation of the
+//! probability, with a 90 % interval. A ride with all features needs neither.
 
 use crate::serve::{
     artefact::{Servable, Weight},
@@ -62,7 +62,7 @@ impl Unscorable {
     }
 }
 
-/// How a request is to be read.
+/// Options for reading the rides of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// Units of the weather.
@@ -72,7 +72,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Returns how this request is to be read.
+    /// Returns the options of a request.
     pub fn of(request: &ScoreRequest) -> Self {
         Self { units: request.units, impute: request.impute }
     }
@@ -172,8 +172,8 @@ fn outcome(
     (Score { ride_id: ride.ride_id.clone(), outcome }, evaluation)
 }
 
-/// Returns why a ride with a place is not scored: its place is incomplete, or its weather was not found and is not to be imputed, or
-/// is found perhaps by a later request.
+/// Returns why a ride with a place is not scored: the place is incomplete or invalid; or its weather was not found, and either must not
+/// be imputed or may be found by a later request.
 fn unlocated(ride: &ScoreRide, index: usize, impute: bool) -> Option<ScoreError> {
     let error =
         |code, message, field: &str| ScoreError { code, message, field: Some(format!("rides[{index}].{field}")) };
@@ -214,7 +214,8 @@ fn scored_by(model: &Servable, explained: bool) -> ScoredBy {
 /// Returns the probability that a ride ends in a service request, 0 to 1.
 ///
 /// # Errors
-/// Fails on the first feature used by the model that is impossible, or missing and not to be imputed, and if all are missing.
+/// Fails on the first feature of the model that is impossible, or that is missing and must not be imputed. Also fails if all features of
+/// the model are missing.
 pub fn probability(model: &Servable, ride: &ScoreRide, reading: Reading) -> Result<f64, Unscorable> {
     score_ride(model, ride, reading).map(|evaluation| evaluation.probability)
 }
@@ -289,9 +290,9 @@ fn explain(model: &Servable, features: &[f64; FEATURE_COUNT]) -> Vec<Contributio
 
 /// The checked features of a ride, in the units of the dataset.
 enum Read {
-    /// All that the model uses, in the order of its weights.
+    /// All features that the model uses, in the order of its weights.
     Complete([f64; FEATURE_COUNT]),
-    /// Some of them, in the order of [`FEATURES`].
+    /// Some of these features, in the order of [`FEATURES`].
     Incomplete(Known),
 }
 
@@ -368,7 +369,7 @@ fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     Unscorable::Impossible { feature, value, expected }
 }
 
-/// Reads one feature in the unit of the dataset; `None` if it is missing. A later feature that is missing and not to be imputed is its
+/// Reads one feature in the unit of the dataset; `None` if it is missing. A missing later feature that must not be imputed takes its
 /// mean in training, so that it contributes nothing. The caller checks the weather once all of it is known.
 fn read(weight: &Weight, ride: &ScoreRide, reading: Reading) -> Result<Option<f64>, Unscorable> {
     let feature = weight.feature();

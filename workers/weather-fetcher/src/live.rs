@@ -6,8 +6,8 @@
 //!                  hourly     hourly        almanac      one request per grid cell and hour; station-years are cached
 //! ```
 //!
-//! Only lookups use it. A dataset has observations alone: [`crate::almanac`], which joins rides, does not know this module, and
-//! nothing here can return a [`common::ride::Weather`].
+//! Only lookups use this weather. A dataset has observations alone: [`crate::almanac`], which joins rides, does not use this module, and
+//! nothing here returns a [`common::ride::Weather`].
 
 mod cell;
 pub mod climatology;
@@ -52,7 +52,7 @@ pub struct LiveWeather {
     sources: Vec<Asked>,
 }
 
-/// A provider with its own limit: what a silent service still holds does not keep the next provider from answering.
+/// A provider with its own limit, so that requests to a silent service do not keep the next provider from answering.
 #[derive(Debug)]
 struct Asked {
     source: Arc<LiveSource>,
@@ -91,7 +91,7 @@ impl LiveWeather {
     }
 
     /// Asks the providers for each place, in order of preference, until `deadline`. Each provider gets an equal share of the time
-    /// that is left, so that a silent one does not keep the next from answering. What is asked continues after its share.
+    /// that is left, so that a silent one does not keep the next from answering. A request continues after its share is over.
     pub async fn estimate(&self, places: &[WeatherPlace], deadline: Instant) -> Vec<Result<PlaceWeather, Refusals>> {
         let mut estimates: Vec<Result<PlaceWeather, Refusals>> = vec![Err(Vec::new()); places.len()];
         for (index, asked) in self.sources.iter().enumerate() {
@@ -100,7 +100,7 @@ impl LiveWeather {
             let end = Instant::now() + share;
             let pending: Vec<usize> = (0..places.len()).filter(|&at| estimates[at].is_err()).collect();
             let answers = pending.into_iter().map(|at| async move {
-                // A timeout polls its future once even if its time is over, which would ask in vain.
+                // A timeout polls its future once even if its time is over, which would send a useless request.
                 let is_over = Instant::now() >= end;
                 let answer = if is_over { None } else { timeout_at(end, asked.weather(places[at])).await.ok() };
                 (at, answer.unwrap_or_else(|| Err(no_answer(share))))
@@ -137,7 +137,7 @@ impl Asked {
 }
 
 impl LiveSource {
-    /// Returns a client of a forecast service; `None` for a provider that is none.
+    /// Returns a client of a forecast service; `None` for climatology.
     fn forecasts(
         provider: Provider,
         Providers { nws_url, open_meteo_url, .. }: &Providers,

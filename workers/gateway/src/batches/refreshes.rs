@@ -19,7 +19,7 @@ pub(crate) struct Accepted {
 /// # Errors
 /// Fails if the batch is unknown, has no complete dataset or no bytes, or if the broker or the store fails.
 pub(crate) async fn accept(app: &App, batch_id: &str, key_name: &str) -> Result<Accepted, Problem> {
-    // Checked first: a refresh that was begun and not published would wait for the next request.
+    // Checked first: if a refresh is begun and its message is not published, nothing happens until the next request.
     app.link.publisher()?;
     let by = format!("{key_name} (gateway)").trim_start().to_owned();
     let begun = refreshes::begin(&app.store, batch_id, host::now(), &by).await.map_err(|failure| match failure {

@@ -20,10 +20,10 @@ use std::fmt;
 use utoipa::ToSchema;
 
 /// A ride to be scored: `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms: `tmin`, `tmax`
-/// and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and `statustime`, for which the
-/// weather is looked up: the answer says whether it is observed, a forecast or a climatology. Any of the features is enough: the others
-/// are imputed, unless `impute` is false. A key that resembles a missing feature is an error. As in batches, keys may be in any case
-/// and numbers may be strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
+/// and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and `statustime`. For a place
+/// and time, the weather is looked up, and the answer says whether it is observed, a forecast or a climatology. One feature is enough:
+/// the others are imputed, unless `impute` is false. A key that resembles a missing feature is an error. As in batches, keys may be in
+/// any case and numbers may be strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
 #[derive(Debug, Clone, Default, PartialEq, ToSchema)]
 #[schema(example = json!({"distance": 30, "healthpoints": 330, "magicpoints": 300,
     "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]
@@ -199,7 +199,8 @@ impl RideToScore {
         [tmin, tmax, tavg, prcp].iter().any(|value| value.is_some()) || temperature.is_some() || precipitation.is_some()
     }
 
-    /// Returns whether the ride has all features, or a mean temperature instead of two; if not, a key may be misspelled.
+    /// Returns whether the ride has all features; a mean temperature may replace both temperatures, and a place with its time all
+    /// weather. If not, a key may be misspelled.
     fn is_whole(&self) -> bool {
         let has_temperature =
             self.temperature.is_some() || self.tavg.is_some() || (self.tmin.is_some() && self.tmax.is_some());
@@ -249,7 +250,7 @@ pub(crate) struct Temperature {
     /// Highest.
     #[schema(value_type = Option<f64>)]
     pub(crate) max: Option<f64>,
-    /// Unit of all.
+    /// Unit of these temperatures.
     #[schema(value_type = TemperatureUnitName)]
     pub(crate) unit: Option<TemperatureUnit>,
 }

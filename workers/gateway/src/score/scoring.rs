@@ -34,7 +34,7 @@ const NAME_BYTES_MAX: usize = 128;
 
 /// The members by which the weather is looked up.
 const PLACE: [&str; 3] = ["latitude", "longitude", "statustime"];
-/// Those that only a place has: many records have a time.
+/// The members that show that a ride has a place. A time does not: many records have one.
 const COORDINATES: [&str; 2] = ["latitude", "longitude"];
 
 /// Options of a score request.
@@ -262,8 +262,8 @@ fn prepare(ride: &RideToScore, options: ScoreOptions) -> Result<PreparedRide, Fa
     Ok(PreparedRide { features, place, weather: None })
 }
 
-/// Checks that no key of the ride resembles an assumed feature, or the place if there is no weather: a misspelled value must not be
-/// replaced by an assumption.
+/// Checks that no key of the ride resembles an assumed feature, or a coordinate if the ride has no weather: an assumed value must not
+/// replace a misspelled one.
 fn check_spelling(ride: &RideToScore, assumed: &[Assumed]) -> Result<(), Fault> {
     let is_near = |fields: &[&str]| ride.near_miss(fields).is_some();
     let of_assumed = assumed.iter().filter_map(|assumed| Feature::named(&assumed.feature)).find_map(|feature| {
@@ -358,11 +358,11 @@ fn missing(field: &'static str) -> Fault {
     Fault::new("missing_field", message, Some(field), None)
 }
 
-/// Adds the weather to the rides that name a place. Weather that is not found is imputed by the scorer, with a warning, unless the
-/// request forbids it.
+/// Adds the weather to the rides that name a place. If weather is not found, the scorer imputes it, with a warning, unless the request
+/// forbids it or a later request may find the weather.
 ///
 /// # Errors
-/// Fails if the weather cannot be looked up now and every ride needs it. Otherwise this is the fault of those that need it.
+/// Fails if the weather cannot be looked up now and every ride needs it. If only some rides need it, these rides get the fault.
 async fn look_up_weather(
     app: &App,
     SharedOptions { impute, .. }: SharedOptions,

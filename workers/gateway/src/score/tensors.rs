@@ -41,8 +41,9 @@ fn interval(scores: &[RideScore], end: fn(&ScoreInterval) -> f64) -> Values {
     Values::Numbers(scores.iter().map(|score| score.interval.as_ref().map_or(score.probability, end)).collect())
 }
 
-/// Rides as tensors: one tensor per feature, each of shape `[n]` or `[n, 1]`, and perhaps `tavg`, the mean temperature of the day; or one tensor named `features` of shape `[n, 6]`, its
-/// columns in the order of the model's inputs. Any of the features is enough: the others are imputed.
+/// Rides as tensors: one tensor per feature, each of shape `[n]` or `[n, 1]`, and perhaps one for `tavg`, the mean temperature of the
+/// day; or one tensor named `features` of shape `[n, 6]`, its columns in the order of the model's inputs. One feature is enough: the
+/// others are imputed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"inputs": [{"name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30, 330, 300, 97, 176, 48]}]}))]
 pub(crate) struct InferenceRequest {
@@ -168,7 +169,7 @@ pub(crate) struct InferenceResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) id: Option<String>,
-    /// `assumed`: names of the features that were missing. `warnings`: reasons for caution, in words.
+    /// `assumed`: names of the features that were missing. `warnings`: reasons for caution, as text.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schema(required = false)]
     pub(crate) parameters: Map<String, Value>,
@@ -272,7 +273,7 @@ pub(crate) fn outputs(requested: &RequestedOutputs, scores: &[RideScore]) -> (Ve
     (outputs, binary_data)
 }
 
-/// Returns what an answer says beside its outputs.
+/// Returns the parameters of an answer: the assumed features and the warnings.
 pub(crate) fn answer_parameters(scores: &[RideScore]) -> Map<String, Value> {
     let mut parameters = Map::new();
     let assumed = scores.iter().flat_map(|score| score.assumed.iter().map(|assumed| &*assumed.feature));
@@ -346,8 +347,7 @@ pub(crate) fn rides(
     rides.ok_or_else(|| Problem::invalid("invalid-tensor", "inputs", None, "at least one tensor"))
 }
 
-/// Returns the names of the tensors of one value per ride: the features, and the mean temperature of the day instead of `tmin`, `tmax`
-/// or both.
+/// Returns the names of the tensors with one value per ride: the features, and `tavg`, which may replace `tmin`, `tmax` or both.
 fn columns() -> impl Iterator<Item = &'static str> {
     FEATURES.iter().map(|feature| feature.name).chain(["tavg"])
 }

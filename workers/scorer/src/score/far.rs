@@ -1,11 +1,11 @@
-//! Warns, in words, of values far outside the range of the training rides.
+//! Warnings of values far outside the range of the training rides, as text.
 
 use crate::serve::artefact::Weight;
 use common::features::FEATURE_COUNT;
 
-/// Returns a warning for each value that is more than a standard deviation of the training rides below the smallest of them or above the
-/// largest: the model extrapolates. Features without an effect on the score are left out. `is_assumed` tells whether the value at this
-/// place among the weights was assumed.
+/// Returns a warning for each value that is more than a standard deviation below the smallest or above the largest value of the training
+/// rides: there the model extrapolates. Features without an effect on the score are left out. `is_assumed` tells whether the value at
+/// this place among the weights was assumed.
 pub(super) fn warnings(
     weights: &[Weight],
     features: &[f64; FEATURE_COUNT],

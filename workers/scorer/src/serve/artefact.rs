@@ -49,7 +49,7 @@ pub struct Servable {
     pub weights: Box<[Weight]>,
     /// Number of bins in which its probabilities are counted.
     pub parts: usize,
-    /// Distribution of the features over the training rides, for missing ones.
+    /// Distribution of the features over the training rides, by which missing features are imputed.
     pub distribution: Box<Distribution>,
 }
 

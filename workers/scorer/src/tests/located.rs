@@ -69,8 +69,8 @@ async fn a_request_with_a_place_goes_through_a_weather_fetcher() {
     assert_eq!(code(&refused), ScoreErrorCode::MalformedRequest);
 }
 
-/// Weather that nobody has is assumed, with the reason as a warning, unless the request forbids it. Weather that a later request may
-/// find is not assumed. An incomplete place is an error of its ride.
+/// If no service has the weather, it is assumed, with the reason as a warning, unless the request forbids it. Weather that a later request
+/// may find is not assumed. An incomplete place is an error of its ride.
 #[tokio::test]
 async fn weather_that_was_not_found_is_assumed_or_an_error() {
     let store = memory();

@@ -25,7 +25,7 @@ pub struct CellForecast {
 }
 
 impl CellForecast {
-    /// Returns the forecast of the date of a place in this cell; `None` if the cell has no whole forecast of that date. The
+    /// Returns the forecast for the date of a place in this cell; `None` if the forecast of that date lacks an element. The
     /// distance is 0 if the middle is unknown.
     pub fn at(&self, place: &WeatherPlace) -> Option<Forecast> {
         let DayWeather { tmin, tmax, prcp } = *self.days.get(&date_of(place))?;
@@ -49,7 +49,7 @@ pub fn day_weather(tmin: f64, tmax: f64, prcp: f64) -> Option<DayWeather> {
     Some(DayWeather { tmin: tmin as i16, tmax: tmax as i16, prcp: prcp as i16 })
 }
 
-/// Rounds a coordinate in degrees to one of so many parts of a degree.
+/// Rounds a coordinate in degrees to a multiple of 1 / `parts` degree.
 pub fn rounded(degrees: f64, parts: f64) -> f64 {
     // The sum turns −0 into 0.
     (degrees * parts).round() / parts + 0.0

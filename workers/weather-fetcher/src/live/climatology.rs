@@ -1,4 +1,4 @@
-//! What a station usually measures around a day of the year: the mean of the days around it in earlier years.
+//! Climatology of a station: the mean of the days around a day of the year, in earlier years.
 //!
 //! Pure.
 
@@ -6,13 +6,13 @@ use crate::formats::station_year::DayWeather;
 use jiff::{ToSpan, civil::Date};
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
-/// Number of days before the day of the year, and after it, that belong to its surroundings.
+/// Number of days before and after the day of the year that are averaged with it.
 pub const WINDOW_DAYS: i64 = 15;
 /// Maximum number of earlier years.
 const YEARS_MAX: i16 = 10;
 /// Minimum number of years that have enough days.
 pub const YEARS_MIN: u16 = 3;
-/// Minimum number of days with all three elements in the surroundings: half of them. A year with fewer does not count.
+/// Minimum number of averaged days with all three elements in a year: half of them. A year with fewer does not count.
 const DAYS_MIN: u16 = 16;
 
 /// The mean of the days around a day of the year.

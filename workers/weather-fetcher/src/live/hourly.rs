@@ -1,4 +1,4 @@
-//! What a service answered within an hour: one request for each key, shared by all that ask at the same time.
+//! Keeps the answers of a service until the hour ends. Concurrent lookups of one key share one request.
 
 use crate::sources::unavailable::Unavailable;
 use compact_str::CompactString;
@@ -8,7 +8,7 @@ use std::convert::Infallible;
 
 /// Maximum number of answers that are kept.
 const ANSWERS_MAX: usize = 2_048;
-/// Time for which a failure is repeated instead of asking again.
+/// Time for which a failure is returned again before the next request.
 const FAILURE_KEPT: SignedDuration = SignedDuration::from_secs(60);
 
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ impl<V: Clone> Default for Hourly<V> {
 }
 
 impl<V: Clone> Hourly<V> {
-    /// Returns the answer for `key`, fetched at most once in an hour, and a failure at most once in a minute.
+    /// Returns the answer for `key`, and fetches it if it is not kept: a success until the hour ends, a failure for at most a minute.
     ///
     /// # Errors
     /// Fails as the fetch did.

@@ -1,4 +1,4 @@
-//! Values over ISO 8601 intervals, as the National Weather Service writes them, and what they say about one UTC date.
+//! Values over ISO 8601 intervals, as the National Weather Service writes them, and the amount and extremes of one UTC date.
 //!
 //! Pure.
 
@@ -57,8 +57,8 @@ pub struct Valued {
     pub value: f64,
 }
 
-/// Returns whether the values cover the date, from its begin or the begin of the first value, whichever is later, to its end. A
-/// forecast of today no longer has the hours that are over, and the last day of a forecast is cut off.
+/// Returns whether the values cover the date to its end, from its start or the start of the first value, whichever is later: a
+/// forecast of today no longer has the hours that are over. The last day of a forecast may end too early.
 fn covers(values: &[Valued], day: &Interval) -> bool {
     let Some(first) = values.iter().map(|valued| valued.interval.start).min() else { return false };
     let needed = day.end.duration_since(first.max(day.start));
@@ -86,7 +86,8 @@ pub fn of_largest_overlap(values: &[Valued], date: Date) -> Option<f64> {
     (most.0 >= OVERLAP_MIN).then_some(most.1)
 }
 
-/// Returns the extreme of the values that overlap the date, by `pick` of two. `None` if the values do not cover the date.
+/// Returns the extreme of the values that overlap the date; `pick` returns the more extreme of two. `None` if the values do not cover
+/// the date.
 pub fn extreme(values: &[Valued], date: Date, pick: fn(f64, f64) -> f64) -> Option<f64> {
     let day = Interval::of_date(date)?;
     let overlapping = values.iter().filter(|valued| valued.interval.overlap(&day) > SignedDuration::ZERO);

@@ -47,7 +47,7 @@ struct Point {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PointProperties {
-    /// URL of the grid cell; null at sea.
+    /// URL of the grid cell; absent or null where the service has no forecasts, as at sea.
     forecast_grid_data: Option<String>,
 }
 
@@ -105,7 +105,7 @@ impl Nws {
     /// Returns the forecast for the date of a place.
     ///
     /// # Errors
-    /// Fails if the service has no forecast of that place and date, or cannot be asked.
+    /// Fails if the service has no forecast of that place and date, or cannot be reached.
     pub async fn forecast(&self, place: &WeatherPlace, now: Timestamp) -> Result<Forecast, NoEstimate> {
         let date = date_of(place);
         if !dates(now).contains(&date) {
@@ -167,8 +167,8 @@ fn middle(geometry: &Geometry) -> Option<(f64, f64)> {
 
 /// Returns the days that have all three elements.
 ///
-/// The extremes are those of the interval that overlaps the UTC date most. The service drops an interval once it is over, such as
-/// the minimum of this morning in the afternoon; then the extreme is that of the temperatures of the rest of the date. The
+/// Each extreme is the value of the interval that overlaps the UTC date most. The service drops an interval once it is over: in the
+/// afternoon, the minimum of the morning is gone. Then the extreme comes from the hourly temperatures of the rest of the date. The
 /// precipitation is the sum of the intervals, each in proportion to its overlap with the date.
 fn days(layers: &Layers, dates: RangeInclusive<Date>) -> Result<BTreeMap<Date, DayWeather>, Malformed> {
     let maxima = layers.max_temperature.values("maxTemperature", "degC")?;

@@ -21,9 +21,9 @@ use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 pub const NAME: &str = "open-meteo";
 /// Parts of a degree to which a place is rounded: about 11 km, the grid of most models.
 const PLACE_PARTS: f64 = 10.0;
-/// Number of days before today for which the service has the state of its model.
+/// Number of days before today for which values of the models are requested.
 const PAST_DAYS: i64 = 60;
-/// Number of days after today that it forecasts.
+/// Number of days after today for which forecasts are requested.
 const DAYS: i64 = 15;
 
 /// A client of the service.
@@ -65,11 +65,11 @@ impl OpenMeteo {
         Self { service, base: base.to_owned(), forecasts: Hourly::default() }
     }
 
-    /// Returns the forecast for the date of a place. It counts as issued when it was requested: the service does not say when its
-    /// models ran.
+    /// Returns the forecast for the date of a place. Its time of issue is the time of the request, because the service does not say
+    /// when its models ran.
     ///
     /// # Errors
-    /// Fails if the service has no forecast of that date, or cannot be asked.
+    /// Fails if the service has no forecast of that date, or cannot be reached.
     pub async fn forecast(&self, place: &WeatherPlace, now: Timestamp) -> Result<Forecast, NoEstimate> {
         let date = date_of(place);
         if !dates(now).contains(&date) {

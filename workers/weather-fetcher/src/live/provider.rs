@@ -15,12 +15,12 @@ pub enum Provider {
     Nws,
     /// Forecasts of Open-Meteo, for the whole earth.
     OpenMeteo,
-    /// What the nearest station with a history usually measures.
+    /// What the nearest station with enough earlier years usually measures at that time of the year.
     Climatology,
 }
 
 impl Provider {
-    /// Returns whether the provider is a service of its own, which knows recent and coming days only.
+    /// Returns whether the provider is a forecast service, which knows recent and coming days only.
     pub fn is_forecast(self) -> bool {
         match self {
             Self::Nws | Self::OpenMeteo => true,
@@ -43,9 +43,9 @@ pub struct Providers {
 /// Why a provider has no weather for a place and date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoEstimate {
-    /// The provider has none, and would have none a moment later.
+    /// The provider has none, and trying again soon does not help.
     NotCovered(String),
-    /// The provider cannot be asked now.
+    /// The provider cannot be reached now; trying again may help.
     Unavailable(String),
 }
 

@@ -184,7 +184,7 @@ async fn ask_for_weather(process: &Arc<Process>, number: u64, deadline: Duration
     }
 }
 
-/// Sends one request and checks its answer. Returns whether there was one.
+/// Sends one request for rides with weather and one for a ride with a place, and checks their answers. Returns whether there were both.
 async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
     let ride = |distance: f64| ScoreRide {
         distance: Some(distance),
@@ -202,6 +202,13 @@ async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
         impute: !number.is_multiple_of(3),
         rides: vec![ride(21.0), ride(25.5), ScoreRide { prcp: None, ..ride(30.0) }],
     };
+    let rides = vec![promises::ride_at_a_place()];
+    let located = ScoreRequest { request_id: format!("located-{number}"), rides, ..request.clone() };
+    let with_weather = ask_for_scores(process, request, deadline).await;
+    ask_for_scores(process, located, deadline).await && with_weather
+}
+
+async fn ask_for_scores(process: &Arc<Process>, request: ScoreRequest, deadline: Duration) -> bool {
     let broker = SimulatedBroker(Arc::clone(process));
     let answer = async {
         let client = Client::connect(&broker, "asker").await.map_err(|error| error.to_string())?;

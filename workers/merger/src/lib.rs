@@ -24,7 +24,7 @@
 //! staging area, and one that finds the manifest only removes its own late chunk. A process that lost its connection
 //! (suspended past its heartbeat, or with a delayed request) may still write, but not into the join of another splitting:
 //! each splitting of a batch has its own folder, and its `batch-split` message has the digest of its chunks. A sweep, at every
-//! connect and every hour, removes objects staged beside a manifest. The announcement is published after the manifest is
+//! connect and every hour, removes what was staged for work that has ended. The announcement is published after the manifest is
 //! written and before the acknowledgement; [`arrivals::Announced`] decides who repeats it.
 //!
 //! **Refreshes.** The messages of an attempt to join a batch again carry `refresh`, and its splittings have folders of their own.

@@ -118,8 +118,7 @@ function form() {
         h('div', { class: 'fields two' },
           h('div', { class: 'field' }, h('label', { for: 'score-place' }, 'A place'), places),
           field('statustime', 'End of the ride, UTC', '2018-04-25T17:03:05', { type: 'datetime-local', step: 1, inputmode: undefined }),
-          now(),
-          field('latitude', 'Latitude', 40.7829), field('longitude', 'Longitude', -73.9654)))),
+          field('latitude', 'Latitude', 40.7829), field('longitude', 'Longitude', -73.9654), now()))),
     h('p', { class: 'actions' }, h('button', { type: 'submit', class: 'primary', id: 'score-now' }, 'Score'), h('span', { class: 'peek', id: 'score-peek', 'aria-hidden': 'true' })));
   element.addEventListener('input', (event) => {
     if (['number', 'text', 'datetime-local'].includes(event.target.type)) {

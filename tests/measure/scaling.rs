@@ -40,8 +40,6 @@ use tempfile::TempDir;
 
 /// Rides per station, all in one message.
 const RIDES_PER_STATION: usize = 5;
-/// Rides of each batch that splitters and mergers handle.
-const BATCH_RIDES: u64 = 400;
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Measures how one stage scales with its processes while something other than the processor is the limit.
@@ -56,6 +54,12 @@ struct Arguments {
     /// Delay of each request to the store, in milliseconds
     #[arg(long, default_value_t = 50)]
     store_ms: u64,
+    /// Rate at which the store answers each read, in KiB per second; 0: at once
+    #[arg(long, default_value_t = 0)]
+    store_kib_per_second: u64,
+    /// Rides of each batch for splitters and mergers, a multiple of 100
+    #[arg(long, default_value_t = 400)]
+    batch_rides: u64,
     /// Weather stations, each requested once
     #[arg(long, default_value_t = 800)]
     stations: usize,
@@ -188,8 +192,8 @@ async fn throttled(
     let mut fleet = Fleet::start_on(settings_at(url), before, 1, folder.path().join("weather"), &environment);
     fleet.patience = PATIENCE;
     fleet.wait_for_sessions(before, 1);
-    submit(&fleet, &folder, arguments.batches);
-    let chunks = arguments.batches as u64 * BATCH_RIDES.div_ceil(100);
+    submit(&fleet, &folder, arguments);
+    let chunks = arguments.batches as u64 * arguments.batch_rides.div_ceil(100);
     let (waits, done) = match stage {
         // Its chunks, and one message for each batch.
         queue::MERGER => (chunks + arguments.batches as u64, arguments.batches as u64),
@@ -199,7 +203,7 @@ async fn throttled(
     let started = Instant::now();
     let (shutdown, mut loops) = (Shutdown::new(), Vec::new());
     for _ in 0..processes {
-        let store = slow(&fleet.store(), Duration::from_millis(arguments.store_ms))?;
+        let store = slow(&fleet.store(), arguments)?;
         loops.push(match stage {
             queue::MERGER => looped(Merger::new(merger::Settings::default(), store), &fleet, &shutdown),
             _ => {
@@ -215,32 +219,38 @@ async fn throttled(
     for ended in loops {
         ended.await??;
     }
-    Ok((arguments.batches * usize::try_from(BATCH_RIDES)?, took))
+    Ok((arguments.batches * usize::try_from(arguments.batch_rides)?, took))
 }
 
-fn submit(fleet: &Fleet, folder: &TempDir, batches: usize) {
-    for seed in 0..batches {
+fn submit(fleet: &Fleet, folder: &TempDir, arguments: &Arguments) {
+    for seed in 0..arguments.batches {
         let file = folder.path().join(format!("{seed}.json"));
-        let counts =
-            ["--rides", &BATCH_RIDES.to_string(), "--seed", &seed.to_string(), "--bad-share", "0"].map(str::to_owned);
+        let counts = ["--rides", &arguments.batch_rides.to_string(), "--seed", &seed.to_string(), "--bad-share", "0"]
+            .map(str::to_owned);
         succeed(wildrydes().args(["generate", "rides"]).args(counts).arg(&file));
         succeed(fleet.wildrydes().args(["ingest", "--detach"]).arg(&file));
     }
 }
 
-/// The store in that folder, which waits before every request.
-fn slow(folder: &Path, delay: Duration) -> anyhow::Result<Store> {
+/// The store in that folder, which waits before every request, and sends the bytes of each read at a limited rate.
+fn slow(folder: &Path, arguments: &Arguments) -> anyhow::Result<Store> {
+    let delay = Duration::from_millis(arguments.store_ms);
+    let wait_get_per_byte = match arguments.store_kib_per_second {
+        0 => Duration::ZERO,
+        rate => Duration::from_secs(1) / u32::try_from(rate * 1024)?,
+    };
     let settings = StoreSettings { url: folder.display().to_string(), ..StoreSettings::default() };
     let config = ThrottleConfig {
         wait_delete_per_call: delay,
         wait_get_per_call: delay,
+        wait_get_per_byte,
         wait_list_per_call: delay,
         wait_list_with_delimiter_per_call: delay,
         wait_put_per_call: delay,
         ..ThrottleConfig::default()
     };
     // `ThrottledStore` takes streams only, and a folder answers with open files.
-    let streamed = ChunkedStore::new(store::open(&settings)?, 1 << 20);
+    let streamed = ChunkedStore::new(store::open(&settings)?, 1 << 14);
     Ok(Arc::new(ThrottledStore::new(streamed, config)))
 }
 

@@ -57,7 +57,7 @@ impl Outgoing {
         let mut forwarded = Self::message(message)?;
         forwarded.exchange = route.exchange;
         forwarded.properties.reply_to = Some(reply_to);
-        forwarded.properties.correlation_id = request.correlation_id.clone().or_else(|| request.message_id.clone());
+        forwarded.properties.correlation_id = correlation_id(request).map(str::to_owned);
         forwarded.properties.expiration_ms = expiration_ms;
         forwarded.properties.persistent = false;
         Ok(forwarded)
@@ -66,7 +66,7 @@ impl Outgoing {
     /// Returns the answer to a request `R` that was not read or not handled. `answer` makes it from the request's id, as far as
     /// the properties of the request tell it; `None` if the request has no valid reply address.
     pub fn refusal<R: Message, A: Message>(request: &Properties, answer: impl FnOnce(&str) -> A) -> Option<Self> {
-        let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
+        let named = correlation_id(request).unwrap_or_default();
         let request_id = named.strip_suffix(&format!("/{}", R::KIND.name)).unwrap_or(named);
         Self::reply(&answer(request_id), request).ok()
     }
@@ -77,16 +77,20 @@ impl Outgoing {
     /// As [`Outgoing::message`], and as [`reply_address`] if the request has no valid reply address.
     pub fn reply<M: Message>(message: &M, request: &Properties) -> Result<Self, Failure> {
         let reply_to = reply_address(request)?.to_owned();
-        let correlation_id = request.correlation_id.clone().or_else(|| request.message_id.clone());
         let mut reply = Self::message(message)?;
         reply.exchange = "";
         reply.routing_key = reply_to;
-        reply.properties.correlation_id = correlation_id;
+        reply.properties.correlation_id = correlation_id(request).map(str::to_owned);
         reply.properties.persistent = false;
         // RabbitMQ 3.10 delivers a mandatory answer to direct reply-to *and* returns it.
         reply.mandatory = false;
         Ok(reply)
     }
+}
+
+/// Returns what an answer to the request has as correlation id: that of the request, or else its message id.
+fn correlation_id(request: &Properties) -> Option<&str> {
+    request.correlation_id.as_deref().or(request.message_id.as_deref())
 }
 
 fn encode<M: Message>(message: &M) -> Result<Bytes, Failure> {

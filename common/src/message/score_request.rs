@@ -172,13 +172,22 @@ impl ScoreRide {
         }
         let members = [("latitude", &self.latitude), ("longitude", &self.longitude), ("statustime", &self.statustime)];
         if let Some((name, _)) = members.iter().find(|(_, value)| value.is_none()) {
-            let why = "is missing: the weather is looked up by latitude, longitude and statustime";
+            let why = "expected a value: the weather is looked up by latitude, longitude and statustime";
             return Err(Violation::new(*name, why));
         }
         let place: Map<String, Value> =
             members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
         let read = serde_path_to_error::deserialize::<_, WeatherPlace>(Value::Object(place));
         read.map(Some).map_err(|error| Violation::new(error.path().to_string(), error.inner()))
+    }
+
+    /// Adds what was found for the place; `units` are those of the request.
+    pub fn add_weather(&mut self, found: PlaceWeather, Units { temperature, precipitation }: Units) {
+        if let Some([tmin, tmax, prcp]) = found.elements().map(|tenths| tenths.map(f64::from)) {
+            [self.tmin, self.tmax] = [tmin, tmax].map(|tenths| Some(temperature.of_celsius_tenths(tenths)));
+            self.prcp = Some(precipitation.of_millimetre_tenths(prcp));
+        }
+        self.weather = Some(Box::new(found));
     }
 }
 
@@ -187,16 +196,6 @@ impl ScoreRequest {
     pub fn places(&self) -> Vec<(usize, WeatherPlace)> {
         let places = self.rides.iter().enumerate().filter_map(|(index, ride)| Some((index, ride.place().ok()??)));
         places.collect()
-    }
-
-    /// Adds to a ride what was found for its place.
-    pub fn add_weather(&mut self, index: usize, found: PlaceWeather) {
-        let (ride, Units { temperature, precipitation }) = (&mut self.rides[index], self.units);
-        if let Some([tmin, tmax, prcp]) = found.elements().map(|tenths| tenths.map(f64::from)) {
-            [ride.tmin, ride.tmax] = [tmin, tmax].map(|tenths| Some(temperature.of_celsius_tenths(tenths)));
-            ride.prcp = Some(precipitation.of_millimetre_tenths(prcp));
-        }
-        ride.weather = Some(Box::new(found));
     }
 }
 

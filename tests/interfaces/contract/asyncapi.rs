@@ -13,10 +13,7 @@ use common::{
 use regex::Regex;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::{Value, json};
-use std::{
-    collections::{BTreeSet, HashSet},
-    env, fs,
-};
+use std::{collections::BTreeSet, env, fs};
 
 const FILE: &str = "schemas/asyncapi.yaml";
 /// Environment variable that makes the test rewrite the file.
@@ -115,7 +112,7 @@ fn matching(exchange: &str, pattern: &str) -> Vec<Kind> {
     let matches = |route: &&Route| route.exchange == exchange && topic_matches(pattern, &route.kind.to_string());
     let mut kinds: Vec<Kind> = ROUTES.iter().filter(matches).map(|route| route.kind).collect();
     // A message may have several senders.
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     kinds.retain(|kind| seen.insert(*kind));
     kinds
 }

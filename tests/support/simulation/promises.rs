@@ -12,7 +12,7 @@ use common::{
     envelope,
     features::FEATURES,
     message::{
-        PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, WeatherErrorCode,
+        PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, Units, WeatherErrorCode,
         WeatherPlace, WeatherRequest, WeatherResponse,
     },
     model::{Alias, AliasName, Model},
@@ -421,8 +421,9 @@ fn with_weather_of(ride: &ScoreRide, score: &ScoreOutcome) -> Result<Option<Scor
             if matches!(**weather, PlaceWeather::Observed(_)) && expected != Ok(elements) {
                 return Err(());
             }
-            let [tmin, tmax, prcp] = elements.map(|element| Some(f64::from(element)));
-            Ok(Some(ScoreRide { tmin, tmax, prcp, ..ride.clone() }))
+            let mut ride = ride.clone();
+            ride.add_weather((**weather).clone(), Units::default());
+            Ok(Some(ride))
         }
         ScoreOutcome::Failed { error }
             if matches!(error.code, ScoreErrorCode::Internal | ScoreErrorCode::DeadlineExceeded) =>

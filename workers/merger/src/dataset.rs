@@ -129,7 +129,7 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
             Decided::Write(revision) => write(store, settings, split, revision).await,
             Decided::WriteOther(other, revision) => {
                 if write(store, settings, &other, revision).await? == Joined::Gone {
-                    revision::is_written_or_lost(store, &split.batch_id, revision, refresh).await?;
+                    revision::check_written(store, &split.batch_id, revision, refresh).await?;
                 }
                 staging::clear(store, &other.batch_id, other.split_id.as_deref()).await?;
                 Ok(Joined::Done)

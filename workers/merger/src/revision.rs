@@ -75,7 +75,7 @@ pub(crate) async fn decide(
     }
     match store::read_json(store, &layout::staged_split(batch_id, Some(&decided.split_id))).await? {
         Some(other) => Ok(Decided::WriteOther(other, decided.revision)),
-        None => is_written_or_lost(store, batch_id, decided.revision, refresh).await.map(|()| Decided::Ended),
+        None => check_written(store, batch_id, decided.revision, refresh).await.map(|()| Decided::Ended),
     }
 }
 
@@ -83,7 +83,7 @@ pub(crate) async fn decide(
 ///
 /// # Errors
 /// Fails permanently if the revision is incomplete: no process can write it any more.
-pub(crate) async fn is_written_or_lost(
+pub(crate) async fn check_written(
     store: &Store,
     batch_id: &str,
     revision: NonZeroU32,

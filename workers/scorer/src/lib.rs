@@ -226,30 +226,28 @@ impl Scorer {
 
     /// Answers a request, or sends it through a weather-fetcher if rides have a place instead of weather.
     async fn answer_or_forward(&self, request: &ScoreRequest, properties: &Properties) -> Result<Outgoing, Failure> {
-        let places = request.places().len();
-        let too_many = match request.rides.len() {
-            rides if rides > self.rides_max => Some((format!("{rides} rides"), self.rides_max)),
-            _ if places > WEATHER_PLACES_MAX => {
-                Some((format!("{places} rides whose weather is to be looked up"), WEATHER_PLACES_MAX))
-            }
-            _ => None,
+        let too_many = |found: String, max: usize| {
+            let message = format!("{found}: expected at most {max} in one request");
+            let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field: Some("rides".to_owned()) };
+            ScoreResponse::failed(&request.request_id, error)
         };
-        let answer = match too_many {
-            Some((found, max)) => {
-                let message = format!("{found}: expected at most {max} in one request");
-                let field = Some("rides".to_owned());
-                let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field };
-                ScoreResponse::failed(&request.request_id, error)
+        let rides = request.rides.len();
+        // Counts the places only of a request that is not too large.
+        let answer = if rides > self.rides_max {
+            too_many(format!("{rides} rides"), self.rides_max)
+        } else {
+            match request.places().len() {
+                0 => self.answer_in_time(request, properties).await?,
+                places if places > WEATHER_PLACES_MAX => {
+                    too_many(format!("{places} rides whose weather is to be looked up"), WEATHER_PLACES_MAX)
+                }
+                // A scorer that waited for the weather would hold a slot for seconds.
+                _ => return Outgoing::forward(request, properties, &FOR_WEATHER, properties.expiration_ms),
             }
-            // A scorer that waited for the weather would hold a slot for seconds.
-            None if places > 0 => {
-                return Outgoing::forward(request, properties, &FOR_WEATHER, properties.expiration_ms);
-            }
-            None => self.answer_in_time(request, properties).await?,
         };
         let scored = answer.scores.iter().filter(|score| matches!(score.outcome, ScoreOutcome::Scored { .. })).count();
         metrics().rides(Self::NAME, "scored", scored as u64);
-        metrics().rides(Self::NAME, "refused", request.rides.len().saturating_sub(scored) as u64);
+        metrics().rides(Self::NAME, "refused", rides.saturating_sub(scored) as u64);
         Outgoing::reply(&answer, properties)
     }
 

@@ -88,7 +88,7 @@ impl WeatherLookup {
         let expiration = time_to_answer(Duration::from_millis(expiration_ms));
         let found = self.look_up(&request.request_id, &places, false, expiration).await;
         for (index, found) in indexes.into_iter().zip(found) {
-            request.add_weather(index, found);
+            request.rides[index].add_weather(found, request.units);
         }
         // The broker counts the time from each publication.
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -318,7 +318,8 @@ impl Deliverer {
                     return Ok(());
                 }
                 Err(PublishError::Refused) if is_request || started.elapsed() > REFUSED_MAX => {
-                    let why = format!("full for {} s", started.elapsed().as_secs());
+                    let why =
+                        if is_request { "full".to_owned() } else { format!("full for {} s", REFUSED_MAX.as_secs()) };
                     return Err(Failure::outage("the queue after this stage", why).into());
                 }
                 Err(error @ PublishError::Refused) => {
@@ -347,7 +348,7 @@ impl Deliverer {
                     let waiting =
                         waiting.get_or_insert_with(|| self.stalls.enter(outgoing.exchange, &outgoing.routing_key));
                     self.report(waiting, &outgoing, &error);
-                    self.wait(denied_pauses.full(), "for permission").await.map_err(AttemptError::Broken)?;
+                    self.wait(denied_pauses.full(), "for an operator").await.map_err(AttemptError::Broken)?;
                 }
                 Err(error @ PublishError::TooLarge { .. }) => return Err(too_large(&error).into()),
                 Err(error) => return Err(AttemptError::Broken(SessionBroken(error.to_string()))),

@@ -135,7 +135,9 @@ async fn ask(
         let Some(place) = place else { return Ok((client.score(request, deadline).await?, None)) };
         let weather = weather::look_up(&client, place, deadline).await?;
         let mut request = request.clone();
-        request.add_weather(0, weather.clone());
+        for ride in &mut request.rides {
+            ride.add_weather(weather.clone(), request.units);
+        }
         let response = client.score(&request, deadline.saturating_sub(begin.elapsed())).await?;
         Ok((response, weather.kind().is_some().then_some(weather)))
     }

@@ -7,8 +7,10 @@ use common::ride::Observation;
 use runtime::client::Client;
 use std::time::Duration;
 
-/// Looks up the weather of a place and time, by the fleet of `client`. If there is none, and a later request would not find any
-/// either, the lookup succeeds with [`PlaceWeather::Failed`].
+/// Asks the fleet of `client` for the weather of a place and time. Returns [`PlaceWeather::Failed`] if nobody has it.
+///
+/// # Errors
+/// Fails if a later request may find it.
 pub(super) async fn look_up(client: &Client, place: WeatherPlace, deadline: Duration) -> Result<PlaceWeather, Failed> {
     let request_id = format!("{:032x}", rand::random::<u128>());
     let request = WeatherRequest { request_id, places: vec![place], observed_only: false };

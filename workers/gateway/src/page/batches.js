@@ -33,7 +33,7 @@ let list = [];
 let older;
 let trouble;
 const opened = new Set();
-/** What became of refreshes that this page requested, in words, by batch id. */
+/** Refreshes that this page requested, by batch id: what became of each, in words, and whether it is in progress. */
 const refreshes = new Map();
 /** Batches uploaded from this page: they stay in the list, however old the batch is. */
 const mine = new Set();
@@ -149,14 +149,14 @@ function inWords({ revision, base_revision: base, gained, altered, lost, not_yet
 
 /** Requests a refresh and follows it to its outcome. */
 async function joinAgain(id) {
-  const say = (words) => {
-    refreshes.set(id, words);
+  const say = (words, inProgress = false) => {
+    refreshes.set(id, { words, inProgress });
     draw();
   };
   const path = `/v1/batches/${encodeURIComponent(id)}/refresh`;
   try {
     await post(path);
-    say('Being joined again with the weather as of now.');
+    say('Being joined again with the weather as of now.', true);
     // An attempt goes on whether or not the gateway can be asked about it, and another one may follow at once.
     let state;
     while (!state?.outcome) {
@@ -173,9 +173,9 @@ async function joinAgain(id) {
 
 /** A button that joins a batch again, if rides lack weather; and what became of it. */
 function rejoin({ batch_id: id, counts }, name) {
-  const words = refreshes.get(id);
+  const { words, inProgress } = refreshes.get(id) ?? {};
   const said = words ? h('p', { class: 'note rejoined', role: 'status' }, words) : '';
-  if (words?.startsWith('Being') || !Object.values(counts.without_weather ?? {}).some(Boolean)) return said;
+  if (inProgress || !Object.values(counts.without_weather ?? {}).some(Boolean)) return said;
   const button = h('button', { type: 'button', class: 'link rejoin', 'aria-label': `Join ${name} again with the weather as of now`, data: { focus: `rejoin ${id}` } }, 'Join again with the weather as of now');
   button.addEventListener('click', () => joinAgain(id));
   return [button, said];

@@ -54,7 +54,7 @@ async fn a_request_with_a_place_goes_through_a_weather_fetcher() {
     assert_eq!(common::message::decode::<ScoreRequest>(&forwarded.body).unwrap(), request);
 
     let observation = Observation { groundstation: "USW00094728".into(), station_km: 4.2, tmin: 0, tmax: 0, prcp: 0 };
-    request.add_weather(0, PlaceWeather::Observed(observation.clone()));
+    request.rides[0].add_weather(PlaceWeather::Observed(observation.clone()), Units::default());
     let response = ask_for(&scorer, request, None).await.unwrap();
     let weather = response.scores.iter().map(|score| match &score.outcome {
         ScoreOutcome::Scored { weather, assumed, warnings, .. } if assumed.is_empty() && warnings.is_empty() => {
@@ -80,10 +80,8 @@ async fn weather_that_was_not_found_is_assumed_or_an_error() {
     scorer.connected().await.unwrap();
     let outcome = async |impute: bool, code: WeatherErrorCode| {
         let mut request = ScoreRequest { impute, rides: vec![in_harlem()], ..request(1) };
-        request.add_weather(
-            0,
-            PlaceWeather::Failed { error: WeatherError { code, message: "so".to_owned(), field: None } },
-        );
+        let error = WeatherError { code, message: "so".to_owned(), field: None };
+        request.rides[0].add_weather(PlaceWeather::Failed { error }, Units::default());
         ask_for(&scorer, request, None).await.unwrap().scores.remove(0).outcome
     };
     let ScoreOutcome::Scored { assumed, interval, warnings, weather, .. } =

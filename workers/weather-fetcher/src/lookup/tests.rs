@@ -195,8 +195,8 @@ async fn an_unreadable_request_is_answered_if_it_names_a_queue() {
     assert_eq!(lookup.answer_failure(&Properties::default(), &Failure::transient("x")), None);
 }
 
-/// A score request goes on to a scorer, in its own units, with the weather of each place or the reason why there is none. A ride with
-/// weather of its own stays as it is. What cannot be read is answered in the form of a score.
+/// The lookup adds the weather of each place, or the reason why there is none, in the units of the request, and sends the request to a
+/// scorer. It leaves a ride with weather of its own as it is. It answers an unreadable score request with a score response.
 #[tokio::test]
 async fn a_score_request_goes_on_to_a_scorer_with_the_weather_of_its_places() {
     let noaa = Noaa::start(new_york()).await.unwrap();
